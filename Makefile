@@ -1,0 +1,49 @@
+# `make demo` and `make test` need only Python 3.10 or later: they make a virtual environment, install and run.
+# `make PYTHON=/path/to/python demo` runs in an environment that is there already, and changes nothing in it.
+
+BOOTSTRAP ?= python3
+WORKERS ?= 2
+
+ifdef PYTHON
+# The checkout is reached through a link named after the package, so nothing need be installed in that environment.
+ready := .import/foldfuse
+run := PYTHONPATH="$(CURDIR)/.import$${PYTHONPATH:+:$$PYTHONPATH}" "$(PYTHON)"
+else
+ready := .venv/installed
+run := .venv/bin/python
+endif
+
+.PHONY: help demo test lint clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    train a character language model on Python's own source text, and let it write"
+	@echo "make test    run the tests on the CPU"
+	@echo "make lint    check the style"
+	@echo "make clean   remove the virtual environment and everything else that these commands made"
+	@echo
+	@echo "Each makes .venv where it is missing; with PYTHON=/path/to/python they use that environment instead."
+
+demo: $(ready)
+	$(run) examples/character_language_model.py
+
+# One thread per worker: the tests' arrays are small, and workers that share cores only wait for each other.
+test: export OMP_NUM_THREADS ?= 1
+test: $(ready)
+	$(run) -m pytest -n $(WORKERS)
+
+lint: $(ready)
+	$(run) -m ruff check .
+
+clean:
+	rm -rf .venv .import build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: pyproject.toml
+	$(BOOTSTRAP) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check --editable '.[test,demo]'
+	touch $@
+
+.import/foldfuse:
+	mkdir -p .import
+	ln -sfn .. $@

@@ -1,0 +1,135 @@
+"""The errors of foldfuse: one class per kind of mistake, each message says what was written, what was expected, what to do."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_PACKAGE = str(Path(__file__).parent.parent)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place in the user's program: file, line number, and the text of that line."""
+
+    file: str
+    line: int
+
+    @property
+    def text(self) -> str:
+        return linecache.getline(self.file, self.line).strip()
+
+    def __str__(self) -> str:
+        text = self.text
+        return f"{self.file}:{self.line}" + (f": {text}" if text else "")
+
+
+def _is_ours(file: str) -> bool:
+    """Whether a frame belongs to foldfuse or to torch rather than to the user; the project's own examples and tests
+    are a user's."""
+    if "/torch/" in file or file.startswith("<") or "/importlib/" in file:
+        return True
+    if not file.startswith(_PACKAGE):
+        return False
+    return file[len(_PACKAGE) + 1 :].split("/")[0] in ("compiler", "runtime", "kernels", "__init__.py")
+
+
+def user_source() -> Source | None:
+    """The innermost frame of the running stack that is the user's own code, or None."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if not _is_ours(frame.f_code.co_filename):
+            return Source(frame.f_code.co_filename, frame.f_lineno)
+        frame = frame.f_back
+    return None
+
+
+class FoldfuseError(Exception):
+    """Base of all errors that foldfuse raises.
+
+    Arguments:
+        message: what is wrong, what was expected and what to do.
+        source: where the user wrote it; found from the running stack when left out.
+    """
+
+    def __init__(self, message: str, source: Source | None = None):
+        self.source = source if source is not None else user_source()
+        super().__init__(message if self.source is None else f"{message}\n  in {self.source}")
+
+
+class RepresentationError(FoldfuseError, TypeError):
+    """A value of one representation stands where another was declared."""
+
+
+class StructureError(FoldfuseError, TypeError):
+    """A value has another structure (array, list, grid, tree, product) than the combinator takes."""
+
+
+class ShapeError(FoldfuseError, ValueError):
+    """Array shapes do not fit together."""
+
+
+class AxisError(FoldfuseError, IndexError):
+    """An axis is out of the range of an array's rank."""
+
+
+class DtypeError(FoldfuseError, TypeError):
+    """An operation does not take this dtype."""
+
+
+class DeviceError(FoldfuseError, RuntimeError):
+    """Tensors lie on different devices, or on one that is not supported."""
+
+
+class SizeError(FoldfuseError, ValueError):
+    """List sizes do not fit together, or lengths are negative or beyond the data."""
+
+
+class EmptyError(FoldfuseError, ValueError):
+    """An empty list or forest stands where a value is needed."""
+
+
+class CarryError(FoldfuseError, TypeError):
+    """A step gives a carry of another structure, shape or dtype than it takes."""
+
+
+class TraceError(FoldfuseError, TypeError):
+    """A traced value was used where only a number will do (a branch, a loop bound), or outside of its trace."""
+
+
+class ParameterError(FoldfuseError, ValueError):
+    """Two parameters of one name, one layer with two shapes, or a parameter used outside of a program."""
+
+
+class IndexRangeError(FoldfuseError, IndexError):
+    """An index lies outside of the table, list or axis that it selects from."""
+
+
+class WindowError(FoldfuseError, ValueError):
+    """A window does not fit: larger than its padded input, or with settings that have no meaning."""
+
+
+class UnboundedError(FoldfuseError, RuntimeError):
+    """An unfold's predicate did not stop it."""
+
+
+class TreeError(FoldfuseError, ValueError):
+    """A tree is cyclic, dangling, has no root or two, or a node has an arity that the program does not take."""
+
+
+class DerivativeError(FoldfuseError, RuntimeError):
+    """A derivative was asked for that does not exist or is not offered."""
+
+
+class VerificationError(FoldfuseError, RuntimeError):
+    """The verifier found an ill-formed graph: a defect of foldfuse, not of the user's program."""
+
+
+class ParseError(FoldfuseError, ValueError):
+    """A text is not a printed graph."""
+
+
+class MissingTriton(FoldfuseError, ImportError):
+    """Kernels were asked for on a machine without Triton."""

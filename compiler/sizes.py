@@ -1,0 +1,165 @@
+"""Sizes of lists: names bound once per call, constants, and sizes derived from them.
+
+A size is one of
+- `Named("T")`: bound by an input's extent (or by a table of lengths), or by the equation that makes the list;
+- `Constant(n)`;
+- `Quotient(base, offset, divisor)`: ``max(0, (base + offset) // divisor)``, the size that windows and segments derive.
+
+Sizes are compared structurally. `Sizes` is the union-find that `zip` and `map` unify them in while a program is traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .errors import SizeError
+
+
+class Size:
+    """The number of elements of a list; see the module's docstring."""
+
+    def plus(self, offset: int) -> Size:
+        """This size with `offset` added (clipped at zero when evaluated)."""
+        return self.quotient(offset, 1)
+
+    def quotient(self, offset: int, divisor: int) -> Size:
+        """``max(0, (self + offset) // divisor)`` in its simplest form."""
+        if divisor == 1 and offset == 0:
+            return self
+        return Quotient(self, offset, divisor)
+
+    def evaluate(self, lookup: Callable[[str], object]) -> object:
+        """The size's value, given the values of its names (integers, or arrays of lengths with `clip(min=0)`)."""
+        raise NotImplementedError
+
+    def names(self) -> frozenset[str]:
+        """The names that this size depends on."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Named(Size):
+    name: str
+
+    def evaluate(self, lookup: Callable[[str], object]) -> object:
+        return lookup(self.name)
+
+    def names(self) -> frozenset[str]:
+        return frozenset((self.name,))
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Constant(Size):
+    value: int
+
+    def evaluate(self, lookup: Callable[[str], object]) -> object:
+        return self.value
+
+    def quotient(self, offset: int, divisor: int) -> Size:
+        return Constant(max(0, (self.value + offset) // divisor))
+
+    def names(self) -> frozenset[str]:
+        return frozenset()
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+@dataclass(frozen=True)
+class Quotient(Size):
+    base: Size
+    offset: int
+    divisor: int
+
+    def evaluate(self, lookup: Callable[[str], object]) -> object:
+        value = (self.base.evaluate(lookup) + self.offset) // self.divisor
+        return max(0, value) if isinstance(value, int) else value.clip(min=0)
+
+    def quotient(self, offset: int, divisor: int) -> Size:
+        # A clipped size must not be lifted above zero again, so only shrinking offsets merge.
+        if self.divisor == 1 and (self.offset >= 0 or offset <= 0) and self.offset + offset != 0:
+            return Quotient(self.base, self.offset + offset, divisor)
+        if self.divisor == 1 and self.offset >= 0 and self.offset + offset == 0:
+            return self.base.quotient(0, divisor)
+        return super().quotient(offset, divisor)
+
+    def names(self) -> frozenset[str]:
+        return self.base.names()
+
+    def __str__(self) -> str:
+        sum_ = f"({self.base}{self.offset:+d})" if self.offset else str(self.base)
+        return sum_ if self.divisor == 1 else f"({sum_}//{self.divisor})"
+
+
+def unclipped_difference(left: Size, right: Size) -> int | None:
+    """``left - right`` when it is the same for every large enough value of the names, otherwise None."""
+
+    def affine(size: Size) -> tuple[Size | None, int]:
+        if isinstance(size, Constant):
+            return None, size.value
+        if isinstance(size, Quotient) and size.divisor == 1:
+            base, offset = affine(size.base)
+            return base, offset + size.offset
+        return size, 0
+
+    (left_base, left_offset), (right_base, right_offset) = affine(left), affine(right)
+    return left_offset - right_offset if left_base == right_base else None
+
+
+@dataclass
+class Sizes:
+    """Sizes made equal while a program is traced.
+
+    `mapping` sends a size to the one that stands for it; `checks` are pairs that must prove equal when a call binds
+    the names (two inputs of one length, a derived size zipped with an input).
+    """
+
+    mapping: dict[Size, Size] = field(default_factory=dict)
+    checks: list[tuple[Size, Size, str]] = field(default_factory=list)
+    counters: dict[str, int] = field(default_factory=dict)
+
+    def fresh(self, hint: str) -> Named:
+        """A new name."""
+        count = self.counters.get(hint, 0)
+        self.counters[hint] = count + 1
+        return Named(f"{hint}{count}" if count else hint)
+
+    def resolve(self, size: Size) -> Size:
+        """The size that stands for `size`."""
+        seen = size
+        while seen in self.mapping:
+            seen = self.mapping[seen]
+        if isinstance(seen, Quotient):
+            base = self.resolve(seen.base)
+            if base != seen.base:
+                return self.resolve(base.quotient(seen.offset, seen.divisor))
+        return seen
+
+    def unify(self, left: Size, right: Size, where: str) -> Size:
+        """Make two sizes one; a call checks what cannot be known here.
+
+        Raises:
+            SizeError: the sizes can never be equal.
+        """
+        left, right = self.resolve(left), self.resolve(right)
+        if left == right:
+            return left
+        difference = unclipped_difference(left, right)
+        if difference is not None:
+            raise SizeError(
+                f"{where}: a list of size {left} stands beside one of size {right}, and these are never equal "
+                f"(they differ by {abs(difference)}). Pad the shorter one or drop elements of the longer one."
+            )
+        self.checks.append((left, right, where))
+        if isinstance(right, Named) and right.name not in left.names():
+            self.mapping[right] = left
+            return left
+        if isinstance(left, Named) and left.name not in right.names():
+            self.mapping[left] = right
+            return right
+        self.mapping[right] = left
+        return left
