@@ -5,10 +5,8 @@ from .compiler import primitives as _primitives
 from .compiler import torch_words as _torch_words
 from .compiler.errors import *  # noqa: F403
 from .compiler.expression import expression
-from .compiler.functions import (
-    WORDS as _WORDS,
-)
-from .compiler.functions import arange, eye, full, linspace, ones, zeros
+from .compiler.words.lifting import WORDS as _WORDS
+from .compiler.words.constants import arange, eye, full, linspace, ones, zeros
 from .compiler.language import (
     cata,
     feedback,

@@ -1,6 +1,7 @@
 """Reverse mode, Graph → Graph.
 
-`vjp` splits a body into a forward body, whose further results are residuals, and a backward body that takes them. Residuals
+`vjp` splits a body into a forward body, whose further results are residuals, and a backward body that takes them.
+Residuals
 are outputs like any other: they accept cotangents, so that the backward graph is differentiated by the same transform.
 Which values are kept is a choice (`memory`); what is not kept is computed again in the backward body.
 
@@ -34,7 +35,8 @@ class Pullback:
         kept: indices of the parameters that the backward body reads.
         useful: indices of the results that have a cotangent.
         reached: indices of the parameters whose cotangent is not zero.
-        counts: sizes that the forward body determines and its residuals' types name, each with the index of the result that
+        counts: sizes that the forward body determines and its residuals' types name, each with the index of the result
+            that
             holds it: a combinator over the body hands them on.
     """
 
@@ -179,7 +181,9 @@ class Differentiator:
             counts,
         )
 
-    def _forward(self, b: Builder, body: Lambda, table: dict[Value, Value], active: set[Value], reaching: set[Value]) -> list:
+    def _forward(
+        self, b: Builder, body: Lambda, table: dict[Value, Value], active: set[Value], reaching: set[Value]
+    ) -> list:
         """Emit the equations, combinators with their residuals; what the reverse sweep will go back over."""
         steps = []
         for equation in body.equations:
@@ -205,7 +209,11 @@ class Differentiator:
         return steps
 
     def _residuals(
-        self, forward: Sequence[Equation], backward: Sequence[Equation], produced: Sequence[Value], parameters: Sequence[Value]
+        self,
+        forward: Sequence[Equation],
+        backward: Sequence[Equation],
+        produced: Sequence[Value],
+        parameters: Sequence[Value],
     ) -> list[Value]:
         """The values of the forward body that are kept for the backward body."""
         maker = {v: e for e in forward for v in e.outputs}
@@ -233,7 +241,11 @@ class Differentiator:
                 return False
             if equation.op == "map" and self.memory != "save":
                 return any(self._keep(e) for e in sub_equations(equation.bodies[0]))
-            return self.memory != "recompute" or equation.op in _LOOPS or any(e.op in _LOOPS for b in equation.bodies for e in sub_equations(b))
+            return (
+                self.memory != "recompute"
+                or equation.op in _LOOPS
+                or any(e.op in _LOOPS for b in equation.bodies for e in sub_equations(b))
+            )
         return record.cost in _ANCHORS[self.memory]
 
 
@@ -284,8 +296,8 @@ def differentiate(
         memory: the residual choice, see `Differentiator`.
 
     Returns:
-        The forward graph (outputs, then residuals), the backward graph (kept inputs, residuals, cotangents → cotangents of
-        the reached inputs), and the pullback that says which inputs and outputs these are.
+        The forward graph (outputs, then residuals), the backward graph (kept inputs, residuals, cotangents → cotangents
+        of the reached inputs), and the pullback that says which inputs and outputs these are.
 
     Raises:
         DerivativeError: the program holds an operation without a derivative on the way.
@@ -310,7 +322,11 @@ def differentiate(
     backward = Graph(
         f"{graph.name}_adjoint",
         pullback.backward,
-        (*(names[i] for i in pullback.kept), *residual_names, *(f"ct_{graph.output_names[j]}" for j in pullback.useful)),
+        (
+            *(names[i] for i in pullback.kept),
+            *residual_names,
+            *(f"ct_{graph.output_names[j]}" for j in pullback.useful),
+        ),
         tuple(f"ct_{names[i]}" for i in pullback.reached),
         tuple(sizes),
         graph.checks,
@@ -330,7 +346,9 @@ def _with_counts(pullback: Pullback, results: int) -> Pullback:
     at = len(pullback.kept) + pullback.residuals
     parameters = pullback.backward.parameters
     added = tuple(Value(v.type, v.name) for v in missing)
-    backward = Lambda((*parameters[:at], *added, *parameters[at:]), pullback.backward.equations, pullback.backward.results)
+    backward = Lambda(
+        (*parameters[:at], *added, *parameters[at:]), pullback.backward.equations, pullback.backward.results
+    )
     return replace(pullback, forward=forward, residuals=pullback.residuals + len(missing), backward=backward)
 
 

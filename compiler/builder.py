@@ -1,4 +1,6 @@
-"""Building IR: a `Builder` appends equations to one body; what a body uses from outside becomes a captured parameter."""
+"""Building IR: a `Builder` appends equations to one body; what a body uses from outside becomes a captured
+parameter.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ class Builder:
 
     def can_use(self, value: Value) -> bool:
         """Whether the value is defined here or in an enclosing body."""
-        return value in self.defined or value in self.captures or (self.parent is not None and self.parent.can_use(value))
+        return (
+            value in self.defined or value in self.captures or (self.parent is not None and self.parent.can_use(value))
+        )
 
     def use(self, value: Value) -> Value:
         """The value as this body sees it: itself, or the captured parameter for it.
@@ -176,7 +180,9 @@ class Builder:
         results = [inner.use(v) for v in body(inner, *elements)]
         return self.map_lambda(size, lists, inner, results)
 
-    def map_lambda(self, size: Size, lists: Sequence[Value], inner: Builder, results: Sequence[Value]) -> tuple[Value, ...]:
+    def map_lambda(
+        self, size: Size, lists: Sequence[Value], inner: Builder, results: Sequence[Value]
+    ) -> tuple[Value, ...]:
         """Close an inner builder as the body of a `map` equation here."""
         used = {v for equation in inner.equations for v in equation.inputs} | set(results)
         kept = [i for i, p in enumerate(inner.parameters) if p in used]

@@ -1,4 +1,6 @@
-"""The errors of foldfuse: one class per kind of mistake, each message says what was written, what was expected, what to do."""
+"""The errors of foldfuse: one class per kind of mistake, each message says what was written, what was expected, what to
+do.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from . import types
 from .errors import FoldfuseError, StructureError, TraceError
-from .trace import Traced, is_module, is_tracing, traced, type_of
+from .scope import is_module, is_tracing
+from .trace import traced
+from .values import Traced, type_of
 
 
 class Expression:
@@ -43,7 +45,8 @@ class Expression:
         """Declare the representations that this expression takes and gives.
 
         Arguments:
-            source, target: types, with `Rep` where a name matters: an unnamed or differently named value is refused there.
+            source, target: types, with `Rep` where a name matters: an unnamed or differently named value is refused
+                there.
 
         Returns:
             The same expression, checked wherever it is used.
@@ -80,7 +83,11 @@ def require(value: Any, declared: Any, what: str) -> None:
 
 def _fits(found: Any, declared: Any) -> bool:
     if isinstance(declared, types.Rep):
-        return isinstance(found, types.Rep) and found.name == declared.name and types.strip(found.type) == types.strip(declared.type)
+        return (
+            isinstance(found, types.Rep)
+            and found.name == declared.name
+            and types.strip(found.type) == types.strip(declared.type)
+        )
     if isinstance(found, types.Rep):
         return _fits(found.type, declared)
     if isinstance(declared, types.DType):
@@ -97,7 +104,11 @@ def _fits(found: Any, declared: Any) -> bool:
     if isinstance(declared, tuple):
         return isinstance(found, tuple) and len(found) == len(declared) and all(map(_fits, found, declared))
     if isinstance(declared, dict):
-        return isinstance(found, dict) and list(found) == list(declared) and all(_fits(found[k], declared[k]) for k in declared)
+        return (
+            isinstance(found, dict)
+            and list(found) == list(declared)
+            and all(_fits(found[k], declared[k]) for k in declared)
+        )
     return found == declared
 
 
@@ -122,7 +133,9 @@ def check_function(function: Any, what: str) -> Any:
 
 
 def call(function: Any, *arguments: Any) -> Any:
-    """Call a user's function on traced values; a wrong number of arguments is the user's error, with the function's name."""
+    """Call a user's function on traced values; a wrong number of arguments is the user's error, with the function's
+    name.
+    """
     if not isinstance(function, Expression) and not is_module(function):
         try:
             signature = inspect.signature(function)
@@ -186,7 +199,9 @@ def of_one(function: Callable[[Any], Any], name: str) -> Expression:
 
     def apply(*arguments: Any) -> Any:
         if not is_tracing():
-            raise TraceError(f"{name} is called outside of a program. Compile it with ff.compile({name}, *types), and call the model")
+            raise TraceError(
+                f"{name} is called outside of a program. Compile it with ff.compile({name}, *types), and call the model"
+            )
         return function(arguments[0] if len(arguments) == 1 else arguments)
 
     return Expression(apply, name)

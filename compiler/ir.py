@@ -124,7 +124,9 @@ class Graph:
         return show(self)
 
 
-def infer(op: str, types: Sequence[ListType], attributes: Mapping[str, Any], bodies: Sequence[Lambda]) -> tuple[ListType, ...]:
+def infer(
+    op: str, types: Sequence[ListType], attributes: Mapping[str, Any], bodies: Sequence[Lambda]
+) -> tuple[ListType, ...]:
     """Output types of an equation."""
     record = RECORDS[op]
     if isinstance(record, Combinator):
@@ -140,7 +142,9 @@ def sub_equations(body: Lambda) -> Iterator[Equation]:
             yield from sub_equations(inner)
 
 
-def substitute(body: Lambda, change_equation: Callable[[Equation, dict[Value, Value]], Equation] | None = None) -> Lambda:
+def substitute(
+    body: Lambda, change_equation: Callable[[Equation, dict[Value, Value]], Equation] | None = None
+) -> Lambda:
     """A copy of a body with new values throughout (so that one lambda can stand in two places)."""
     table: dict[Value, Value] = {}
 
@@ -153,12 +157,19 @@ def substitute(body: Lambda, change_equation: Callable[[Equation, dict[Value, Va
     for equation in body.equations:
         inputs = tuple(table[v] for v in equation.inputs)
         equations.append(
-            replace(equation, inputs=inputs, outputs=tuple(map(fresh, equation.outputs)), bodies=tuple(map(substitute, equation.bodies)))
+            replace(
+                equation,
+                inputs=inputs,
+                outputs=tuple(map(fresh, equation.outputs)),
+                bodies=tuple(map(substitute, equation.bodies)),
+            )
         )
     return Lambda(parameters, tuple(equations), tuple(table[v] for v in body.results))
 
 
-def map_types(body: Lambda, change: Callable[[ListType], ListType], change_attribute: Callable[[Any], Any] = lambda a: a) -> Lambda:
+def map_types(
+    body: Lambda, change: Callable[[ListType], ListType], change_attribute: Callable[[Any], Any] = lambda a: a
+) -> Lambda:
     """A copy of a body with every type changed (and every attribute)."""
     table: dict[Value, Value] = {}
 
@@ -262,7 +273,9 @@ def _verify_body(body: Lambda, sizes: frozenset[str], where: str) -> None:
     for equation in body.equations:
         for value in equation.inputs:
             if value not in defined:
-                raise VerificationError(f"{value!r} is used in {equation.op} but not defined{where} ({equation.source})")
+                raise VerificationError(
+                    f"{value!r} is used in {equation.op} but not defined{where} ({equation.source})"
+                )
         if equation.op not in RECORDS:
             raise VerificationError(f"no record is called {equation.op}{where}")
         sizes = sizes | {name for name, _ in equation.binds}

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from . import functions, language
+from . import language, words
 from .errors import ShapeError, StructureError
 from .expression import Expression
 from .parameters import Owner, Parameter
-from .trace import TracedArray, TracedList, Unknown, current, plain, traced, type_of
+from .scope import current
+from .trace import plain, traced
 from .types import show
+from .values import TracedArray, TracedList, Unknown, type_of
 
 
 class Layer(Expression):
@@ -22,7 +24,9 @@ class Layer(Expression):
         self.owner = Owner(kind, name)
         super().__init__(function, description)
 
-    def parameter(self, name: str, shape: tuple[int, ...] | None, init: Any = None, fan_in: int | None = None) -> Parameter:
+    def parameter(
+        self, name: str, shape: tuple[int, ...] | None, init: Any = None, fan_in: int | None = None
+    ) -> Parameter:
         return Parameter(shape, name, init, owner=self.owner, fan_in=fan_in)
 
 
@@ -35,26 +39,29 @@ def dense(features: int, bias: bool = True, name: str | None = None) -> Layer:
         name: the layer's name in its scope; numbered (``dense_0``) when left out.
 
     Returns:
-        A layer: array [..., n] → array [..., features]; lifts over lists. Parameters ``weight`` [n, features], ``bias``.
+        A layer: array [..., n] → array [..., features]; lifts over lists. Parameters ``weight`` [n, features],
+            ``bias``.
 
     Example:
         >>> classify = fold(cell, init=zeros(64)) >> dense(10)
     """
 
     def apply(x: Any) -> Any:
-        return functions.lifted(on_array, (x,), layer.name)
+        return words.lifted(on_array, (x,), layer.name)
 
     def on_array(x: Any) -> Any:
         if isinstance(x, Unknown):
             return traced(np.zeros(features))
         if not x.shape:
-            raise ShapeError(f"{layer.name} takes a vector (or more axes), not a number; write x[None] for a vector of one")
+            raise ShapeError(
+                f"{layer.name} takes a vector (or more axes), not a number; write x[None] for a vector of one"
+            )
         layer.weight.settle((x.shape[-1], features), x.shape[-1])
-        y = functions.matmul(x, layer.weight)
+        y = words.matmul(x, layer.weight)
         if not bias:
             return y
         layer.bias.fan_in = x.shape[-1]
-        return functions.add(y, layer.bias)
+        return words.add(y, layer.bias)
 
     layer = Layer("dense", name, f"dense({features})", apply)
     layer.weight = layer.parameter("weight", None)
@@ -76,10 +83,10 @@ def embedding(count: int, features: int, name: str | None = None) -> Layer:
     """
 
     def apply(x: Any) -> Any:
-        return functions.lifted(on_array, (x,), layer.name)
+        return words.lifted(on_array, (x,), layer.name)
 
     def on_array(index: Any) -> Any:
-        return traced(np.zeros(features)) if isinstance(index, Unknown) else functions.take(layer.weight, index)
+        return traced(np.zeros(features)) if isinstance(index, Unknown) else words.take(layer.weight, index)
 
     layer = Layer("embedding", name, f"embedding({count}, {features})", apply)
     layer.weight = layer.parameter("weight", (count, features), "normal")
@@ -105,7 +112,8 @@ def conv(
         bias: whether there is one.
 
     Returns:
-        A layer: Grid of [channels] → Grid of [features]. Parameters ``weight`` [size…, channels / groups, features], ``bias``.
+        A layer: Grid of [channels] → Grid of [features]. Parameters ``weight`` [size…, channels / groups, features],
+            ``bias``.
 
     Raises:
         ShapeError: the channels or features do not divide into the groups.
@@ -124,22 +132,26 @@ def conv(
             raise StructureError(f"{layer.name} takes a grid of vectors (channels last); got {show(type_of(xs))}")
         channels = xs.content.shape[0]
         if channels % groups or features % groups:
-            raise ShapeError(f"{layer.name}: {channels} channels and {features} features do not divide into {groups} groups")
+            raise ShapeError(
+                f"{layer.name}: {channels} channels and {features} features do not divide into {groups} groups"
+            )
         fan_in = math.prod(extent) * channels // groups
         layer.weight.settle((*extent, channels // groups, features), fan_in)
         if bias:
             layer.bias.fan_in = fan_in
-        return language.window_map(lambda window: contract(window, extent, channels), extent, stride, dilation, padding)(xs)
+        return language.window_map(
+            lambda window: contract(window, extent, channels), extent, stride, dilation, padding
+        )(xs)
 
     def contract(window: Any, extent: tuple[int, ...], channels: int) -> Any:
         labels = "ijk"[: len(extent)]
         if groups == 1:
-            y = functions.einsum(f"{labels}c,{labels}cn->n", window, layer.weight)
+            y = words.einsum(f"{labels}c,{labels}cn->n", window, layer.weight)
         else:
-            grouped = functions.reshape(window, *extent, groups, channels // groups)
-            weight = functions.reshape(layer.weight, *extent, channels // groups, groups, features // groups)
-            y = functions.reshape(functions.einsum(f"{labels}gc,{labels}cgn->gn", grouped, weight), features)
-        return functions.add(y, layer.bias) if bias else y
+            grouped = words.reshape(window, *extent, groups, channels // groups)
+            weight = words.reshape(layer.weight, *extent, channels // groups, groups, features // groups)
+            y = words.reshape(words.einsum(f"{labels}gc,{labels}cgn->gn", grouped, weight), features)
+        return words.add(y, layer.bias) if bias else y
 
     layer = Layer("conv", name, f"conv({features}, {size})", apply)
     layer.weight = layer.parameter("weight", None)
@@ -150,19 +162,21 @@ def conv(
 
 def max_pool(size: Any, stride: Any = None, dilation: Any = 1, padding: Any = "valid") -> Expression:
     """The largest element of each window; `stride` is the window's size when left out."""
-    return _pool("max_pool", lambda w, axes: functions.max_(w, axis=axes), size, stride, dilation, padding, -np.inf)
+    return _pool("max_pool", lambda w, axes: words.max_(w, axis=axes), size, stride, dilation, padding, -np.inf)
 
 
 def avg_pool(size: Any, stride: Any = None, padding: Any = "valid") -> Expression:
     """The mean of each window, padding counted as zeros; `stride` is the window's size when left out."""
-    return _pool("avg_pool", lambda w, axes: functions.mean(w, axis=axes), size, stride, 1, padding, 0)
+    return _pool("avg_pool", lambda w, axes: words.mean(w, axis=axes), size, stride, 1, padding, 0)
 
 
 def _pool(name: str, reduce: Any, size: Any, stride: Any, dilation: Any, padding: Any, fill: float) -> Expression:
     def apply(xs: Any) -> Any:
         dims = len(plain(xs).sizes) if isinstance(plain(xs), TracedList) else 1
         axes = tuple(range(dims))
-        return language.window_map(lambda w: reduce(w, axes), size, size if stride is None else stride, dilation, padding, fill)(xs)
+        return language.window_map(
+            lambda w: reduce(w, axes), size, size if stride is None else stride, dilation, padding, fill
+        )(xs)
 
     return Expression(apply, f"{name}({size})")
 
@@ -171,7 +185,8 @@ def layer_norm(eps: float = 1e-5, name: str | None = None) -> Layer:
     """Normalise the last axis to mean 0 and variance 1, then scale and shift (Ba et al. 2016).
 
     Returns:
-        A layer: array [..., n] → array [..., n]; lifts over lists. Parameters ``weight`` (ones) and ``bias`` (zeros) [n].
+        A layer: array [..., n] → array [..., n]; lifts over lists. Parameters ``weight`` (ones) and ``bias`` (zeros)
+            [n].
     """
 
     def on_array(x: Any) -> Any:
@@ -179,18 +194,18 @@ def layer_norm(eps: float = 1e-5, name: str | None = None) -> Layer:
             return x
         layer.weight.settle(x.shape[-1:])
         layer.bias.settle(x.shape[-1:])
-        return functions.add(functions.multiply(normalise(x, -1, eps), layer.weight), layer.bias)
+        return words.add(words.multiply(normalise(x, -1, eps), layer.weight), layer.bias)
 
-    layer = Layer("layer_norm", name, "layer_norm()", lambda x: functions.lifted(on_array, (x,), "layer_norm"))
+    layer = Layer("layer_norm", name, "layer_norm()", lambda x: words.lifted(on_array, (x,), "layer_norm"))
     layer.weight, layer.bias = layer.parameter("weight", None, 1.0), layer.parameter("bias", None, 0.0)
     return layer
 
 
 def normalise(x: Any, axis: Any, eps: float) -> Any:
     """An array with the mean taken away and divided by the standard deviation along axes."""
-    centred = functions.subtract(x, functions.mean(x, axis=axis, keepdims=True))
-    variance = functions.mean(functions.square(centred), axis=axis, keepdims=True)
-    return functions.multiply(centred, functions.rsqrt(functions.add(variance, eps)))
+    centred = words.subtract(x, words.mean(x, axis=axis, keepdims=True))
+    variance = words.mean(words.square(centred), axis=axis, keepdims=True)
+    return words.multiply(centred, words.rsqrt(words.add(variance, eps)))
 
 
 def rms_norm(eps: float = 1e-6, name: str | None = None) -> Layer:
@@ -200,10 +215,10 @@ def rms_norm(eps: float = 1e-6, name: str | None = None) -> Layer:
         if isinstance(x, Unknown):
             return x
         layer.weight.settle(x.shape[-1:])
-        scale = functions.rsqrt(functions.add(functions.mean(functions.square(x), axis=-1, keepdims=True), eps))
-        return functions.multiply(functions.multiply(x, scale), layer.weight)
+        scale = words.rsqrt(words.add(words.mean(words.square(x), axis=-1, keepdims=True), eps))
+        return words.multiply(words.multiply(x, scale), layer.weight)
 
-    layer = Layer("rms_norm", name, "rms_norm()", lambda x: functions.lifted(on_array, (x,), "rms_norm"))
+    layer = Layer("rms_norm", name, "rms_norm()", lambda x: words.lifted(on_array, (x,), "rms_norm"))
     layer.weight = layer.parameter("weight", None, 1.0)
     return layer
 
@@ -212,7 +227,8 @@ def group_norm(groups: int, eps: float = 1e-5, name: str | None = None) -> Layer
     """Normalise each group of channels, over the group and, of a list or grid, over all its places (Wu & He 2018).
 
     Returns:
-        A layer: Grid of [channels] → the same, or array [channels] → the same. Parameters ``weight`` (ones), ``bias`` (zeros).
+        A layer: Grid of [channels] → the same, or array [channels] → the same. Parameters ``weight`` (ones), ``bias``
+            (zeros).
 
     Raises:
         ShapeError: the channels do not divide into the groups.
@@ -230,12 +246,16 @@ def group_norm(groups: int, eps: float = 1e-5, name: str | None = None) -> Layer
             raise ShapeError(f"group_norm: {channels} channels do not divide into {groups} groups")
         layer.weight.settle((channels,))
         layer.bias.settle((channels,))
-        parted = functions.reshape(x, groups, channels // groups)
-        over = (lambda v: functions.mean(functions.mean(v), axis=-1)) if isinstance(x, TracedList) else (lambda v: functions.mean(v, axis=-1))
-        centred = functions.subtract(parted, functions.expand_dims(over(parted), -1))
-        scale = functions.rsqrt(functions.add(over(functions.square(centred)), eps))
-        scaled = functions.reshape(functions.multiply(centred, functions.expand_dims(scale, -1)), channels)
-        return functions.add(functions.multiply(scaled, layer.weight), layer.bias)
+        parted = words.reshape(x, groups, channels // groups)
+        over = (
+            (lambda v: words.mean(words.mean(v), axis=-1))
+            if isinstance(x, TracedList)
+            else (lambda v: words.mean(v, axis=-1))
+        )
+        centred = words.subtract(parted, words.expand_dims(over(parted), -1))
+        scale = words.rsqrt(words.add(over(words.square(centred)), eps))
+        scaled = words.reshape(words.multiply(centred, words.expand_dims(scale, -1)), channels)
+        return words.add(words.multiply(scaled, layer.weight), layer.bias)
 
     layer = Layer("group_norm", name, f"group_norm({groups})", apply)
     layer.weight, layer.bias = layer.parameter("weight", None, 1.0), layer.parameter("bias", None, 0.0)
@@ -255,11 +275,10 @@ def dropout(p: float) -> Expression:
         raise ShapeError(f"dropout's probability is in [0, 1); got {p}")
 
     def on_array(x: Any) -> Any:
+        current().program.mode_matters |= p > 0
         if isinstance(x, Unknown) or p == 0 or not current().program.training:
             return x
-        keep = functions.greater_equal(language.uniform(*x.shape), p)
-        return functions.where(keep, functions.divide(x, 1.0 - p), 0.0)
+        keep = words.greater_equal(language.uniform(*x.shape), p)
+        return words.where(keep, words.divide(x, 1.0 - p), 0.0)
 
-    return Expression(lambda x: functions.lifted(on_array, (x,), "dropout"), f"dropout({p})")
-
-
+    return Expression(lambda x: words.lifted(on_array, (x,), "dropout"), f"dropout({p})")

@@ -1,7 +1,8 @@
 """Parameters and buffers, the scopes that name them, and the layers that own them.
 
-A name is settled when a program is compiled: a layer without a name of its own is numbered among the layers of its kind in
-its scope that the program uses, in the order in which they were written. So a model's names depend on the model alone.
+A name is settled when a program is compiled: a layer without a name of its own is numbered among the layers of its kind
+in its scope that the program uses, in the order in which they were written. So a model's names depend on the model
+alone.
 """
 
 from __future__ import annotations
@@ -146,7 +147,8 @@ def param(shape: int | tuple[int, ...], name: str, init: Any = None) -> Paramete
         A `Parameter`, to be used in steps.
 
     Raises:
-        ParameterError: the name is not a word. ShapeError: the shape is not made of whole numbers, or the array's differs.
+        ParameterError: the name is not a word. ShapeError: the shape is not made of whole numbers, or the array's
+            differs.
 
     Example:
         >>> W = param((3, 4), "W")
@@ -198,4 +200,3 @@ def names(parameters: list[Parameter]) -> dict[Parameter, str]:
             )
         taken[name], full[p] = p, name
     return full
-

@@ -11,21 +11,11 @@ from .errors import FoldfuseError, StructureError
 from .expression import call, show_function
 from .ir import Graph, Lambda, SizeDeclaration, Value, live_equations, map_sizes, verify
 from .parameters import Parameter
+from .scope import Program, Scope
 from .sizes import Constant, Named, Size
-from .trace import (
-    NamedProduct,
-    Program,
-    Scope,
-    TracedArray,
-    TracedList,
-    TracedTree,
-    leaves,
-    list_structure,
-    traced,
-    type_of,
-    with_leaves,
-)
+from .trace import leaves, traced, with_leaves
 from .types import DType, array, f32, i64
+from .values import NamedProduct, TracedArray, TracedList, TracedTree, type_of
 
 
 @dataclass(eq=False)
@@ -34,13 +24,16 @@ class Entry:
 
     Attributes:
         name: its name.
-        graph: the un-optimised graph. Inputs: parameters and closed-over tensors, the seed if one is used, then the data.
+        graph: the un-optimised graph. Inputs: parameters and closed-over tensors, the seed if one is used, then the
+            data.
         parameters: per parameter input, the `Parameter`, or (name, torch tensor) for one that a step closes over.
         seeded: whether the seed is an input (after the parameters).
         inputs: per argument, the structure of its leaves (see `Port`).
         output: the structure of the result.
         signature: types of the arguments and of the result, as the user wrote them.
         batched: whether the batch is an outer list of every data input.
+        mode_matters: whether the program differs between training and evaluation (it drops out).
+        stored: the float dtype of its parameters.
     """
 
     name: str
@@ -51,6 +44,8 @@ class Entry:
     output: Any
     signature: str
     batched: bool
+    mode_matters: bool = False
+    stored: DType = f32
 
 
 @dataclass(frozen=True)
@@ -120,6 +115,9 @@ class _Inputs:
             type_ = types.Array(type_)
         if isinstance(type_, types.Array):
             at = len(self.values)
+            # A half dtype is how a model is stored; carries and sums are computed in f32 (see `precision`).
+            if type_.dtype.is_float and type_.dtype.bits == 16:
+                type_ = types.Array(f32, type_.shape)
             value = self.leaf(types.ListType(type_.dtype, axes, type_.shape), hint)
             return TracedArray(value), Port("array", value.type, at)
         if isinstance(type_, types.Seq):
@@ -220,7 +218,8 @@ def trace_entry(name: str, function: Any, argument_types: Sequence[Any], batched
     for type_ in argument_types:
         types.check_type(type_)
     floats = [found for found in map(float_of, argument_types) if found is not None]
-    program = Program(floats[0] if floats else f32, training)
+    stored = floats[0] if floats else f32
+    program = Program(f32 if stored.bits == 16 else stored, training)
     inputs = _Inputs(program, batched)
     made = [inputs.make(type_, (), f"x{i}" if len(argument_types) > 1 else "x") for i, type_ in enumerate(argument_types)]
     root = program.root
@@ -247,14 +246,12 @@ def trace_entry(name: str, function: Any, argument_types: Sequence[Any], batched
     if batched:
         # Size tables of trees are read through the parameters, so data that the body does not use keeps its place.
         outputs = root.map_lambda(_BATCH, inputs.values, scope, results)
-        structure = list_structure(_BATCH, result, outputs)
-        output = _map_port(port_of(result, [0]), program.sizes.resolve)
-        del structure
     else:
         outputs = tuple(results)
-        output = _map_port(port_of(result, [0]), program.sizes.resolve)
+    output = _map_port(port_of(result, [0]), program.sizes.resolve)
     signature = f"{name}: {' → '.join(types.show(t) for t in (*argument_types, output_type))}"
-    return _finish(name, program, inputs, made, data, outputs, output, signature, batched)
+    entry = _finish(name, program, inputs, made, data, outputs, output, signature, batched)
+    return replace(entry, stored=stored)
 
 
 def _finish(
@@ -291,7 +288,7 @@ def _finish(
         tuple(c for c in (*checks, *merged_checks) if c[0] != c[1] and not isinstance(c[0], Constant)) ,
     )
     verify(graph, "tracing")
-    return Entry(name, graph, parameters, bool(seed), tuple(p for _, p in made), output, signature, batched)
+    return Entry(name, graph, parameters, bool(seed), tuple(p for _, p in made), output, signature, batched, program.mode_matters)
 
 
 def _where(program: Program, name: str) -> str:

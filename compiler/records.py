@@ -80,7 +80,8 @@ class Combinator:
             Python lists and ``run(body, arguments, sizes)`` evaluates a body.
         augment: ``(differentiator, builder, equation, needs, useful) -> (outputs, pullback)``: emits the equation, with
             residuals as further outputs, and returns how cotangents pass back through it (see `adjoint`).
-            `needs[i]` says whether input i takes part in differentiation, `useful[j]` whether output j can have a cotangent.
+            `needs[i]` says whether input i takes part in differentiation, `useful[j]` whether output j can have a
+            cotangent.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Taps: marks on inner values that `model.record` shows.
 
-`without_taps` drops them; `with_taps_as_outputs` carries every tapped value out through the combinators that enclose it:
-one list axis per loop, as any other output of a loop.
+`without_taps` drops them; `with_taps_as_outputs` carries every tapped value out through the combinators that enclose
+it: one list axis per loop, as any other output of a loop.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def with_taps_as_outputs(graph: Graph) -> Graph:
     """The graph with every tapped value as a further output, named by its tap (numbered where a name comes again).
 
     Raises:
-        StructureError: a tap stands where its values are not one per element: in a reduction's operation, in a branch of a
+        StructureError: a tap stands where its values are not one per element: in a reduction's operation, in a branch
+            of a
             switch, or where lists have a size of their own.
     """
     body, tapped = _expose(graph.body)
@@ -47,7 +48,9 @@ def with_taps_as_outputs(graph: Graph) -> Graph:
         count = sum(known == name or known.startswith(f"{name}.") for known in names)
         names.append(f"{name}.{count}" if count else name)
     results = (*body.results, *(value for _, value in tapped))
-    return replace(graph, body=Lambda(body.parameters, body.equations, results), output_names=(*graph.output_names, *names))
+    return replace(
+        graph, body=Lambda(body.parameters, body.equations, results), output_names=(*graph.output_names, *names)
+    )
 
 
 def _expose(body: Lambda) -> tuple[Lambda, list[tuple[str, Value]]]:
@@ -74,10 +77,14 @@ def _expose(body: Lambda) -> tuple[Lambda, list[tuple[str, Value]]]:
 def _carry_out(equation: Equation, found: list[tuple[str, Value]]) -> tuple[Equation, list[tuple[str, Value]]]:
     """A combinator whose body's tapped values are further outputs."""
     if equation.op not in ("map", "scan", "tree_up", "tree_down"):
-        raise StructureError(f"a tap stands inside of {equation.op}, where it has no value per element", equation.source)
+        raise StructureError(
+            f"a tap stands inside of {equation.op}, where it has no value per element", equation.source
+        )
     (body,) = equation.bodies
     values = tuple(v for _, v in found)
-    counts = {name for e in body.equations for name, _ in e.binds} & {n for v in values for s in v.type.axes for n in s.names()}
+    counts = {name for e in body.equations for name, _ in e.binds} & {
+        n for v in values for s in v.type.axes for n in s.names()
+    }
     if counts:
         raise StructureError("a tap marks a list whose size is determined inside of the step", equation.source)
     outputs = tuple(Value(v.type.listed(equation.attributes["size"]), name) for name, v in found)

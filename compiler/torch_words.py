@@ -1,7 +1,8 @@
-"""torch's functions on traced values, matched by name: what makes `torch.tanh`, `F.silu` or an `nn.LSTMCell` work in a step.
+"""torch's functions on traced values, matched by name: what makes `torch.tanh`, `F.silu` or an `nn.LSTMCell` work in a
+step.
 
-Torch calls `Traced.__torch_function__` with its own function; the table here gives that function's meaning in foldfuse's
-words, with torch's argument names and defaults. Nothing here imports torch.
+Torch calls `Traced.__torch_function__` with its own function; the table here gives that function's meaning in
+foldfuse's words, with torch's argument names and defaults. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from . import functions as f
+from . import words as f
 from .errors import AxisError, ShapeError, StructureError
 from .layers import dropout, normalise
-from .trace import TracedList, current, plain, traced
+from .scope import current
+from .trace import plain, traced
 from .types import DTYPES, DType
+from .values import TracedList
 
 TABLE: dict[str, Callable[..., Any]] = {}
 
@@ -55,22 +58,68 @@ def _plain(word: Any) -> Callable[..., Any]:
     return lambda input, *rest, out=None, inplace=False: word(input, *rest)
 
 
-for _name in ("exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "tanh", "sigmoid", "erf", "floor", "ceil", "sign",
-              "relu", "silu", "softplus", "logsigmoid", "isfinite", "logical_not", "square", "dot", "outer"):  # fmt: skip
+for _name in (
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "sqrt",
+    "rsqrt",
+    "sin",
+    "cos",
+    "tanh",
+    "sigmoid",
+    "erf",
+    "floor",
+    "ceil",
+    "sign",
+    "relu",
+    "silu",
+    "softplus",
+    "logsigmoid",
+    "isfinite",
+    "logical_not",
+    "square",
+    "dot",
+    "outer",
+):
     TABLE[_name] = _plain(f.WORDS[_name])
 for _names, _word in (
-    (("abs", "absolute"), f.abs_), (("neg", "negative"), f.negative), (("round",), f.round_), (("arctan", "atan"), f.arctan),
-    (("multiply", "mul"), f.multiply), (("divide", "div", "true_divide", "truediv"), f.divide), (("pow", "power"), f.power),
-    (("maximum",), f.maximum), (("minimum",), f.minimum), (("atan2", "arctan2"), f.arctan2), (("remainder", "mod"), f.remainder),
-    (("floor_divide", "floordiv"), f.floor_divide), (("eq", "equal"), f.equal), (("ne", "not_equal"), f.not_equal), (("lt", "less"), f.less),
-    (("le", "less_equal"), f.less_equal), (("gt", "greater"), f.greater), (("ge", "greater_equal"), f.greater_equal),
-    (("logical_and", "and", "bitwise_and"), f.logical_and), (("logical_or", "or", "bitwise_or"), f.logical_or),
-    (("matmul", "mm", "mv", "bmm"), f.matmul), (("where",), f.where), (("invert", "bitwise_not"), f.logical_not),
-):  # fmt: skip
+    (("abs", "absolute"), f.abs_),
+    (("neg", "negative"), f.negative),
+    (("round",), f.round_),
+    (("arctan", "atan"), f.arctan),
+    (("multiply", "mul"), f.multiply),
+    (("divide", "div", "true_divide", "truediv"), f.divide),
+    (("pow", "power"), f.power),
+    (("maximum",), f.maximum),
+    (("minimum",), f.minimum),
+    (("atan2", "arctan2"), f.arctan2),
+    (("remainder", "mod"), f.remainder),
+    (("floor_divide", "floordiv"), f.floor_divide),
+    (("eq", "equal"), f.equal),
+    (("ne", "not_equal"), f.not_equal),
+    (("lt", "less"), f.less),
+    (("le", "less_equal"), f.less_equal),
+    (("gt", "greater"), f.greater),
+    (("ge", "greater_equal"), f.greater_equal),
+    (("logical_and", "and", "bitwise_and"), f.logical_and),
+    (("logical_or", "or", "bitwise_or"), f.logical_or),
+    (("matmul", "mm", "mv", "bmm"), f.matmul),
+    (("where",), f.where),
+    (("invert", "bitwise_not"), f.logical_not),
+):
     for _name in _names:
         TABLE[_name] = _plain(_word)
-for _name, _word in (("radd", f.add), ("rsub", f.subtract), ("rmul", f.multiply), ("rdiv", f.divide), ("rtruediv", f.divide),
-                     ("rmatmul", f.matmul), ("rpow", f.power)):  # fmt: skip
+for _name, _word in (
+    ("radd", f.add),
+    ("rsub", f.subtract),
+    ("rmul", f.multiply),
+    ("rdiv", f.divide),
+    ("rtruediv", f.divide),
+    ("rmatmul", f.matmul),
+    ("rpow", f.power),
+):
     TABLE[_name] = lambda input, other, _word=_word: _word(other, input)
 
 
@@ -122,7 +171,7 @@ def _split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> Any:
 
 @define("unbind")
 def _unbind(input: Any, dim: int = 0) -> Any:
-    return tuple(f._iterate(f.swapaxes(input, 0, dim) if dim else input))
+    return tuple(f.iterate(f.swapaxes(input, 0, dim) if dim else input))
 
 
 @define("clamp", "clip")
@@ -156,12 +205,16 @@ TABLE["max"], TABLE["min"] = _extreme(f.max_, f.argmax), _extreme(f.min_, f.argm
 
 
 @define("var")
-def _var(input: Any, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None) -> Any:
+def _var(
+    input: Any, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None
+) -> Any:
     return f.var(input, dim=dim, correction=int(unbiased) if correction is None else correction, keepdim=keepdim)
 
 
 @define("std")
-def _std(input: Any, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None) -> Any:
+def _std(
+    input: Any, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: int | None = None
+) -> Any:
     return f.sqrt(_var(input, dim, unbiased, keepdim, correction=correction))
 
 
@@ -235,7 +288,7 @@ def _index_select(input: Any, dim: int, index: Any) -> Any:
 
 @define("getitem")
 def _getitem(input: Any, key: Any) -> Any:
-    return f._getitem(input, key)
+    return f.subscript(input, key)
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------------
@@ -313,7 +366,7 @@ def _ones_like(input: Any, **_: Any) -> Any:
 
 @define("full_like")
 def _full_like(input: Any, fill_value: float, **_: Any) -> Any:
-    return f._like(input, fill_value)
+    return f.filled_like(input, fill_value)
 
 
 @define("detach", "clone", "contiguous")
@@ -340,7 +393,15 @@ def _to(input: Any, *arguments: Any, dtype: Any = None, **_: Any) -> Any:
         if isinstance(given, DType):
             return f.cast(input, given)
         name = str(given).rsplit(".", 1)[-1]
-        known = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16", "int64": "i64", "int32": "i32", "bool": "bool"}
+        known = {
+            "float32": "f32",
+            "float64": "f64",
+            "float16": "f16",
+            "bfloat16": "bf16",
+            "int64": "i64",
+            "int32": "i32",
+            "bool": "bool",
+        }
         if name in known:
             return f.cast(input, DTYPES[known[name]])
     return traced(input)
@@ -431,7 +492,9 @@ def _bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
 @define("embedding")
 def _embedding(input: Any, weight: Any, padding_idx: Any = None, max_norm: Any = None, *_: Any, **__: Any) -> Any:
     if max_norm is not None:
-        raise StructureError("nn.Embedding with max_norm changes its weight in the forward pass, which a program cannot")
+        raise StructureError(
+            "nn.Embedding with max_norm changes its weight in the forward pass, which a program cannot"
+        )
     if padding_idx is not None:
         # Torch gives the padding row no gradient.
         row = f.equal(f.arange(traced(weight).shape[0]), padding_idx % traced(weight).shape[0])
@@ -440,7 +503,9 @@ def _embedding(input: Any, weight: Any, padding_idx: Any = None, max_norm: Any =
 
 
 @define("layer_norm")
-def _layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any) -> Any:
+def _layer_norm(
+    input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+) -> Any:
     axes = tuple(range(-len(normalized_shape), 0))
     y = f.lifted(lambda x: normalise(x, axes, eps), (input,), "layer_norm")
     y = y if weight is None else f.multiply(y, weight)
@@ -482,7 +547,9 @@ def _gru_cell(input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh:
 
 
 def _rnn_cell(activation: Any) -> Callable[..., Any]:
-    return lambda input, hx, w_ih, w_hh, b_ih=None, b_hh=None: activation(f.add(_linear(input, w_ih, b_ih), _linear(hx, w_hh, b_hh)))
+    return lambda input, hx, w_ih, w_hh, b_ih=None, b_hh=None: activation(
+        f.add(_linear(input, w_ih, b_ih), _linear(hx, w_hh, b_hh))
+    )
 
 
 TABLE["rnn_tanh_cell"], TABLE["rnn_relu_cell"] = _rnn_cell(f.tanh), _rnn_cell(f.relu)
@@ -499,16 +566,28 @@ def _reduced(loss: Any, reduction: str) -> Any:
 
 @define("cross_entropy")
 def _cross_entropy(
-    input: Any, target: Any, weight: Any = None, size_average: Any = None, ignore_index: int = -100, reduce: Any = None,
-    reduction: str = "mean", label_smoothing: float = 0.0,
-) -> Any:  # fmt: skip
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: Any = None,
+    ignore_index: int = -100,
+    reduce: Any = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Any:
     x, y = plain(input), plain(target)
     if isinstance(x, TracedList) or isinstance(y, TracedList):
-        raise StructureError("torch's cross_entropy takes arrays; for lists use ff.map, or ff.cross_entropy, which lifts")
+        raise StructureError(
+            "torch's cross_entropy takes arrays; for lists use ff.map, or ff.cross_entropy, which lifts"
+        )
     if weight is not None or label_smoothing or y.dtype.is_float or len(x.shape) > 2:
-        raise StructureError("cross_entropy in a program takes logits [C] or [N, C] and class targets, without weight or label smoothing")
+        raise StructureError(
+            "cross_entropy in a program takes logits [C] or [N, C] and class targets, without weight or label smoothing"
+        )
     if len(x.shape) != len(y.shape) + 1:
-        raise ShapeError(f"cross_entropy takes logits [C] or [N, C] and targets [] or [N] of one example; got {x.shape} and {y.shape}")
+        raise ShapeError(
+            f"cross_entropy takes logits [C] or [N, C] and targets [] or [N] of one example; got {x.shape} and {y.shape}"
+        )
     kept = f.not_equal(y, ignore_index)
     loss = f.where(kept, f.cross_entropy(x, f.where(kept, y, 0)), 0.0)
     if reduction == "mean":
@@ -517,7 +596,15 @@ def _cross_entropy(
 
 
 @define("nll_loss", "nll_loss_nd")
-def _nll_loss(input: Any, target: Any, weight: Any = None, size_average: Any = None, ignore_index: int = -100, reduce: Any = None, reduction: str = "mean") -> Any:
+def _nll_loss(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: Any = None,
+    ignore_index: int = -100,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Any:
     x, y = plain(input), plain(target)
     if weight is not None or len(x.shape) > 2:
         raise StructureError("nll_loss in a program takes log-probabilities [C] or [N, C], without weight")
@@ -526,19 +613,33 @@ def _nll_loss(input: Any, target: Any, weight: Any = None, size_average: Any = N
 
 
 @define("mse_loss")
-def _mse_loss(input: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean", weight: Any = None) -> Any:
+def _mse_loss(
+    input: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean", weight: Any = None
+) -> Any:
     return _reduced(f.square(f.subtract(input, target)), reduction)
 
 
 @define("l1_loss")
-def _l1_loss(input: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean", weight: Any = None) -> Any:
+def _l1_loss(
+    input: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean", weight: Any = None
+) -> Any:
     return _reduced(f.abs_(f.subtract(input, target)), reduction)
 
 
 @define("binary_cross_entropy_with_logits")
-def _bce(input: Any, target: Any, weight: Any = None, size_average: Any = None, reduce: Any = None, reduction: str = "mean", pos_weight: Any = None) -> Any:
+def _bce(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    pos_weight: Any = None,
+) -> Any:
     if weight is not None or pos_weight is not None:
-        raise StructureError("binary_cross_entropy_with_logits in a program takes no weights; multiply the losses of reduction='none'")
+        raise StructureError(
+            "binary_cross_entropy_with_logits in a program takes no weights; multiply the losses of reduction='none'"
+        )
     return _reduced(f.subtract(f.softplus(input), f.multiply(input, target)), reduction)
 
 
@@ -550,7 +651,16 @@ def _one_hot(tensor: Any, num_classes: int = -1) -> Any:
 
 
 @define("scaled_dot_product_attention")
-def _attention(query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False, scale: Any = None, enable_gqa: bool = False) -> Any:
+def _attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: Any = None,
+    enable_gqa: bool = False,
+) -> Any:
     if dropout_p or enable_gqa:
         raise StructureError("scaled_dot_product_attention in a program has neither dropout nor grouped queries")
     q, k = traced(query), traced(key)
@@ -584,10 +694,21 @@ def _pad(input: Any, pad: Any, mode: str = "constant", value: float | None = Non
     return f.emit("pad", x, low=tuple(low), high=tuple(high), interior=(0,) * len(x.shape))
 
 
-for _name in ("conv1d", "conv2d", "conv3d", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"):
+for _name in (
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+):
 
     def _convolution(*_: Any, _name: str = _name, **__: Any) -> Any:
-        raise StructureError(f"torch's {_name} sees the batch and channels first; write ff.conv, ff.max_pool or ff.window_map over a grid")
+        raise StructureError(
+            f"torch's {_name} sees the batch and channels first; write ff.conv, ff.max_pool or ff.window_map over a grid"
+        )
 
     TABLE[_name] = _convolution
-

@@ -1,4 +1,5 @@
-"""Types: what a user declares (`Array`, `Seq`, `Grid`, `Tree`, products, `Rep`) and what a value of the IR has (`ListType`).
+"""Types: what a user declares (`Array`, `Seq`, `Grid`, `Tree`, products, `Rep`) and what a value of the IR has
+(`ListType`).
 
 A product of the language becomes several IR values (a list of pairs is a pair of lists), so that `zip` and `unzip` cost
 nothing; a `Seq` adds one list axis to the type of its elements, a `Grid` of d dimensions adds d.
@@ -66,7 +67,15 @@ i32 = DType("i32", "int", 32)
 i64 = DType("i64", "int", 64)
 boolean = DType("bool", "bool", 8)
 
-_NUMPY = {"f16": "float16", "bf16": "float32", "f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "bool": "bool"}
+_NUMPY = {
+    "f16": "float16",
+    "bf16": "float32",
+    "f32": "float32",
+    "f64": "float64",
+    "i32": "int32",
+    "i64": "int64",
+    "bool": "bool",
+}
 DTYPES = {dtype.name: dtype for dtype in (f16, bf16, f32, f64, i32, i64, boolean)}
 _RANKING = (boolean, i32, i64, f16, bf16, f32, f64)
 

@@ -1,9 +1,10 @@
 """The torch evaluator of the IR: what runs on a CPU, and the unfused baseline everywhere.
 
-A body is compiled once into a flat list of steps, one torch call or a few for each equation; loops over lists become leading
-dims of tensors (see `eager_sizes`). It needs no derivative of its own: with gradients enabled everything is differentiable by
-torch autograd, and inside an operator it runs forward and adjoint graphs alike. The meaning of primitives stands in
-`eager_operations` and `eager_contraction`, that of combinators in `eager_loops` and `eager_trees`.
+A body is compiled once into a flat list of steps, one torch call or a few for each equation; loops over lists become
+leading dims of tensors (see `eager_sizes`). It needs no derivative of its own: with gradients enabled everything is
+differentiable by torch autograd, and inside an operator it runs forward and adjoint graphs alike. The meaning of
+primitives stands in `eager_operations` and `eager_contraction`, that of combinators in `eager_lists`, `eager_loops`
+and `eager_trees`.
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from ..compiler.errors import ShapeError, SizeError
+from ..compiler.errors import DtypeError, ShapeError, SizeError
 from ..compiler.ir import Graph, Lambda, sub_equations
 from ..compiler.sizes import Named, Size
-from .eager_loops import COMBINATORS
-from .eager_operations import CONTEXTUAL, OPERATIONS, make_constant, torch_dtype, trailing
+from .eager_lists import LISTS
+from .eager_loops import LOOPS
+from .eager_operations import CONTEXTUAL, OPERATIONS, make_constant
+from .eager_shapes import torch_dtype, trailing
 from .eager_sizes import Environment, Extent
 from .eager_trees import TREES
 
 __all__ = ["Context", "Plan", "prepare", "run"]
 
-_LOOPS = {**COMBINATORS, **TREES}
+_COMBINATORS = {**LISTS, **LOOPS, **TREES}
 # Rows that are not live must not run away or be traversed; elsewhere liveness only says whose errors count.
 _GUIDED = frozenset(TREES)
 _GUARDED = frozenset(("gather", "scatter_add", "gather_along", "scatter_along", "element", "scatter_element", "switch"))
@@ -125,10 +128,12 @@ def _compile(equation: Any, depth: int) -> tuple[int, Callable[..., Any]]:
         return 0, OPERATIONS[equation.op](equation, depth)
     if equation.op in CONTEXTUAL:
         return 1, CONTEXTUAL[equation.op](equation, depth)
-    return 2, _LOOPS[equation.op](equation, depth, prepare)
+    return 2, _COMBINATORS[equation.op](equation, depth, prepare)
 
 
-def _with_releases(steps: Sequence[tuple[Any, int, Any]], places: Mapping[Any, int], body: Lambda) -> list[tuple[Any, ...]]:
+def _with_releases(
+    steps: Sequence[tuple[Any, int, Any]], places: Mapping[Any, int], body: Lambda
+) -> list[tuple[Any, ...]]:
     """The steps as the interpreter loop takes them, each with the registers that nothing reads after it."""
     kept = {places[v] for v in (*body.parameters, *body.results)}
     out = []
@@ -148,7 +153,9 @@ def _sizes(body: Lambda, equations: Sequence[Any]) -> set[Size]:
         for value in (*equation.inputs, *equation.outputs):
             found.update(value.type.axes)
         for attribute in equation.attributes.values():
-            found.update(a for a in (attribute if isinstance(attribute, tuple) else (attribute,)) if isinstance(a, Size))
+            found.update(
+                a for a in (attribute if isinstance(attribute, tuple) else (attribute,)) if isinstance(a, Size)
+            )
     return found
 
 
@@ -167,13 +174,16 @@ def _static_maximum(equations: Sequence[Any], name: str) -> int | None:
 
 
 def _binding(equation: Any, name: str, index: int) -> tuple[Any, ...]:
-    """(name, index of the output with the lengths, their axes, static maximum, an output and its axis that show the maximum)."""
+    """What binding needs: the name, the index of the output with the lengths, their axes, the static maximum, and an
+    output with the axis of it that shows the maximum."""
     shown = [(i, v.type.axes.index(Named(name))) for i, v in enumerate(equation.outputs) if Named(name) in v.type.axes]
     over = tuple(map(str, equation.outputs[index].type.axes))
     return name, index, over, _static_maximum([equation], name), shown[0] if shown else None
 
 
-def _bind(sizes: Environment, binds: Sequence[tuple[Any, ...]], registers: Sequence[Any], outputs: Sequence[int]) -> Environment:
+def _bind(
+    sizes: Environment, binds: Sequence[tuple[Any, ...]], registers: Sequence[Any], outputs: Sequence[int]
+) -> Environment:
     for name, index, over, maximum, shown in binds:
         if shown is not None:
             maximum = registers[outputs[shown[0]]].size(sizes.depth + shown[1])
@@ -239,9 +249,11 @@ def _check_inputs(graph: Graph, inputs: Sequence[Tensor], sizes: Environment) ->
         type_ = value.type
         expected = (*(sizes.maximum(axis) for axis in type_.axes), *type_.shape)
         if tuple(tensor.shape) != expected:
-            raise ShapeError(f"the input {name} of {graph.name} is {type_}, padded {list(expected)}; got {list(tensor.shape)}")
+            raise ShapeError(
+                f"the input {name} of {graph.name} is {type_}, padded {list(expected)}; got {list(tensor.shape)}"
+            )
         if tensor.dtype is not torch_dtype(type_.dtype):
-            raise ShapeError(f"the input {name} of {graph.name} is {type_}; got a tensor of {tensor.dtype}")
+            raise DtypeError(f"the input {name} of {graph.name} is {type_}; got a tensor of {tensor.dtype}")
 
 
 def _harmless(value: Tensor, type_: Any, sizes: Environment) -> Tensor:
@@ -264,23 +276,27 @@ def run(
 
     Arguments:
         graph: any graph: a program, optimised or not, or an adjoint.
-        inputs: one tensor per input, of dims (list axes…, shape…) padded to the maxima; what lies in padding is not read.
+        inputs: one tensor per input, of dims (list axes…, shape…) padded to the maxima; what lies in padding is not
+            read.
         tables: per declared size (but those that an input holds): an int when no list is ragged, or an i64 tensor of
-            lengths with one dim per axis in the declaration's `over`. A size left out is that of the inputs that show it.
-        maxima: per declared size, the extent of padded lists. Left out: the extent of the inputs that show it; where none
-            does, the greatest length (which on CUDA waits for the device).
+            lengths with one dim per axis in the declaration's `over`. A size left out is that of the inputs that show
+            it.
+        maxima: per declared size, the extent of padded lists. Left out: the extent of the inputs that show it; where
+            none does, the greatest length (which on CUDA waits for the device).
         check: whether data is looked at on the host, to refuse indices out of range and empty lists and to run only the
             branches that occur; left out, on a CPU.
         raw: whether padding of the outputs may hold anything; it is zero otherwise.
 
     Returns:
-        One tensor per output, of dims (list axes…, shape…). They may share memory with inputs and with each other. A list
-        of a size that an unfold makes is padded to its bound where it has one, otherwise to the steps that were run.
+        One tensor per output, of dims (list axes…, shape…). They may share memory with inputs and with each other. A
+        list of a size that an unfold makes is padded to its bound where it has one, otherwise to the steps that were
+        run.
 
     Raises:
-        ShapeError: an input has another shape or dtype than its type says.
+        ShapeError, DtypeError: an input has another shape or dtype than its type says.
         SizeError: a size is not known.
-        IndexRangeError, EmptyError: (only when `check`) an index is out of range, an extremum is taken of an empty list.
+        IndexRangeError, EmptyError: (only when `check`) an index is out of range, an extremum is taken of an empty
+            list.
         UnboundedError: an unfold without bound was not stopped by its predicate.
 
     Example:
@@ -293,8 +309,13 @@ def run(
     types = [v.type for v in graph.body.parameters]
     if torch.is_grad_enabled() and any(v.requires_grad for v in inputs):
         inputs = [_harmless(v, t, sizes) for v, t in zip(inputs, types, strict=True)]
-    outputs, sizes = prepare(graph.body, 0).evaluate(Context(sizes, None, check), inputs)
+    # Casts are in the graph; autocast must not add its own.
+    with torch.autocast(device.type, enabled=False):
+        outputs, sizes = prepare(graph.body, 0).evaluate(Context(sizes, None, check), inputs)
     if raw:
         return outputs
     masks = [sizes.list_mask(v.type.axes) for v in graph.body.results]
-    return [v if m is None else torch.where(trailing(m, v.dim()), v, v.new_zeros(())) for v, m in zip(outputs, masks, strict=True)]
+    return [
+        v if m is None else torch.where(trailing(m, v.dim()), v, v.new_zeros(()))
+        for v, m in zip(outputs, masks, strict=True)
+    ]

@@ -1,7 +1,7 @@
 """Contractions in torch: any einsum of two operands as one matrix product, without expanding what an outer loop shares.
 
-Each leading dim (an enclosing loop) is told apart at run time: where both operands vary it is a batch axis, where one does
-it is a free axis of that one, so that a weight under a batch stays a matrix and the product one GEMM.
+Each leading dim (an enclosing loop) is told apart at run time: where both operands vary it is a batch axis, where one
+does it is a free axis of that one, so that a weight under a batch stays a matrix and the product one GEMM.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..compiler.primitives.contraction import split
+from .eager_shapes import trailing
 from .eager_sizes import Environment
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -48,8 +49,12 @@ def _arrange(depth: int, spec: str, left_varies: Sequence[bool], right_varies: S
     both = [d for d in lead if left_varies[d] and right_varies[d]]
     neither = [d for d in lead if not left_varies[d] and not right_varies[d]]
     batch = both + [c for c in output_labels if c in left_labels and c in right_labels]
-    left_free = [d for d in lead if left_varies[d] and not right_varies[d]] + [c for c in output_labels if c not in right_labels]
-    right_free = [d for d in lead if right_varies[d] and not left_varies[d]] + [c for c in output_labels if c not in left_labels]
+    left_free = [d for d in lead if left_varies[d] and not right_varies[d]] + [
+        c for c in output_labels if c not in right_labels
+    ]
+    right_free = [d for d in lead if right_varies[d] and not left_varies[d]] + [
+        c for c in output_labels if c not in left_labels
+    ]
     contracted = [c for c in left_labels if c in right_labels and c not in output_labels]
     # Dims of one element that the other operand varies with stand first, where a reshape absorbs them.
     left_ones = [d for d in lead if d not in batch and d not in left_free]
@@ -98,8 +103,8 @@ def contraction(spec: str, depth: int, dtype: torch.dtype | None) -> Callable[[T
     Arguments:
         spec: labels, ``"ij,jk->ik"``; they cover the dims after the lead.
         depth: the number of leading dims.
-        dtype: of the result; the operands' when None. Half precision operands are multiplied in float32 where the result
-            is wider or on a CPU, so that only the operands are rounded, never the sum.
+        dtype: of the result; the operands' when None. Half precision operands are multiplied in float32 where the
+            result is wider or on a CPU, so that only the operands are rounded, never the sum.
 
     Returns:
         ``(left, right) -> result`` on tensors of dims (lead…, labels…) whose leading dims have their full extent or 1.
@@ -127,4 +132,4 @@ def mask_operand(sizes: Environment, operand: Tensor, axes: Sequence, wanted: Se
     mask = sizes.list_mask(axes, wanted)
     if mask is None:
         return operand
-    return torch.where(mask.reshape(mask.shape + (1,) * (operand.dim() - mask.dim())), operand, operand.new_zeros(()))
+    return torch.where(trailing(mask, operand.dim()), operand, operand.new_zeros(()))

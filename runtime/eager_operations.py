@@ -1,14 +1,15 @@
 """The primitives in torch: for each name a function of (equation, depth) that makes its meaning on tensors.
 
-A tensor has dims (lead…, shape…) with `depth` leading dims, each of full extent or 1 where the value does not vary with that
-loop. Everything is functional and differentiable by torch where the primitive is, and keeps the size 1 dims. What is made is
-``(*tensors) -> tensor``, or ``(context, *tensors) -> tensor`` for the names in `CONTEXTUAL`, which read sizes or live rows.
+A tensor has dims (lead…, shape…) with `depth` leading dims, each of full extent or 1 where the value does not vary
+with that loop. Everything is functional and differentiable by torch where the primitive is, and keeps the size 1 dims.
+What is made is ``(*tensors) -> tensor``, or ``(context, *tensors) -> tensor`` for the names in `CONTEXTUAL`, which
+read sizes or live rows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,35 +18,10 @@ from torch import Tensor
 
 from ..compiler.errors import IndexRangeError
 from ..compiler.primitives.random import FIRST, GOLDEN, SECOND
-from ..compiler.types import DType
 from .eager_contraction import HALVES, contraction, mask_operand
+from .eager_shapes import common_lead, torch_dtype, trailing, with_lead
 
 Build = Callable[[Any, int], Callable[..., Tensor]]
-
-DTYPES = {
-    "f16": torch.float16,
-    "bf16": torch.bfloat16,
-    "f32": torch.float32,
-    "f64": torch.float64,
-    "i32": torch.int32,
-    "i64": torch.int64,
-    "bool": torch.bool,
-}
-
-
-def torch_dtype(dtype: DType) -> torch.dtype:
-    """The torch dtype of an IR dtype."""
-    return DTYPES[dtype.name]
-
-
-def common_lead(shapes: Sequence[Sequence[int]], depth: int) -> list[int]:
-    """The full extents of the leading dims of values that stand together."""
-    return [next((shape[d] for shape in shapes if shape[d] != 1), 1) for d in range(depth)]
-
-
-def trailing(mask: Tensor, rank: int) -> Tensor:
-    """A tensor with dims of size 1 added behind until it has `rank` dims."""
-    return mask.reshape(mask.shape + (1,) * (rank - mask.dim()))
 
 
 def make_constant(equation: Any, depth: int, device: torch.device) -> Tensor:
@@ -53,7 +29,7 @@ def make_constant(equation: Any, depth: int, device: torch.device) -> Tensor:
     value, dtype, shape = (equation.attributes[k] for k in ("value", "dtype", "shape"))
     # A cached constant must serve calls that record derivatives also when the first one came in inference mode.
     with torch.inference_mode(False):
-        tensor = torch.tensor(np.asarray(value).tolist(), dtype=torch_dtype(dtype), device=device)
+        tensor = torch.from_numpy(np.array(value, dtype.numpy)).to(device, torch_dtype(dtype))
         tensor = tensor.reshape((1,) * depth + tuple(np.shape(value) or (1,) * len(shape)))
         tensor = tensor.expand((1,) * depth + tuple(shape))
         return tensor.contiguous() if math.prod(shape) <= 65_536 else tensor
@@ -66,8 +42,10 @@ def _sign(x: Tensor) -> Tensor:
     return torch.where(x.isnan(), x, torch.sign(x)) if x.is_floating_point() else torch.sign(x)
 
 
-def _whole_division(divide: Callable[[Tensor, Tensor], Tensor], by_minus_one: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    """Division of integers as NumPy does it: by zero gives 0, and the least integer by -1 wraps. (Padding holds zeros.)"""
+def _whole_division(
+    divide: Callable[[Tensor, Tensor], Tensor], by_minus_one: Callable[[Tensor], Tensor]
+) -> Callable[..., Tensor]:
+    """Division of integers as NumPy does it, since padding may hold anything: by zero gives 0, by -1 wraps."""
 
     def run(x: Tensor, y: Tensor) -> Tensor:
         zero, minus = y == 0, y == -1
@@ -78,15 +56,25 @@ def _whole_division(divide: Callable[[Tensor, Tensor], Tensor], by_minus_one: Ca
 
 
 _ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
-    **{name: getattr(torch, name) for name in ("neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos")},
-    **{name: getattr(torch, name) for name in ("arctan", "tanh", "sigmoid", "erf", "floor", "ceil", "round", "logical_not")},
-    **{name: getattr(torch, name) for name in ("add", "sub", "mul", "div", "maximum", "minimum", "remainder", "arctan2")},
+    **{
+        name: getattr(torch, name)
+        for name in ("neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos")
+    },
+    **{
+        name: getattr(torch, name)
+        for name in ("arctan", "tanh", "sigmoid", "erf", "floor", "ceil", "round", "logical_not")
+    },
+    **{
+        name: getattr(torch, name)
+        for name in ("add", "sub", "mul", "div", "maximum", "minimum", "remainder", "arctan2")
+    },
     **{name: getattr(torch, name) for name in ("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or")},
     "power": torch.pow,
     "is_finite": torch.isfinite,
     "sign": _sign,
     "select": torch.where,
     "stop_gradient": Tensor.detach,
+    "tap": lambda x: x,
     "floor_divide": _whole_division(lambda x, y: torch.div(x, y, rounding_mode="floor"), torch.neg),
     "integer_remainder": _whole_division(torch.remainder, torch.zeros_like),
 }
@@ -160,7 +148,7 @@ def _concatenate(equation: Any, depth: int) -> Callable[..., Tensor]:
         leads = {x.shape[:depth] for x in xs}
         if len(leads) > 1:
             lead = common_lead([x.shape for x in xs], depth)
-            xs = tuple(x.expand(*lead, *x.shape[depth:]) for x in xs)
+            xs = tuple(with_lead(x, lead, depth) for x in xs)
         return torch.cat(xs, dim)
 
     return run
@@ -217,7 +205,11 @@ def safe_index(context: Any, index: Tensor, count: int | Tensor, refuse: Callabl
         refuse: makes the error from (index, count).
     """
     if not context.check:
-        return index.clamp(min=0).minimum(count - 1).clamp(min=0) if isinstance(count, Tensor) else index.clamp(0, max(count - 1, 0))
+        return (
+            index.clamp(min=0).minimum(count - 1).clamp(min=0)
+            if isinstance(count, Tensor)
+            else index.clamp(0, max(count - 1, 0))
+        )
     bad = (index < 0) | (index >= count)
     if not bool(bad.any()):
         return index
@@ -236,7 +228,8 @@ def _range_error(equation: Any) -> Callable[[int, int], Exception]:
 
 
 def select_rows(table: Tensor, index: Tensor, depth: int) -> Tensor:
-    """Rows of tables: ``out[lead, i…, rest] = table[lead, index[lead, i…], rest]``, tables of size 1 leads never expanded.
+    """Rows of tables: ``out[lead, i…, rest] = table[lead, index[lead, i…], rest]``, tables of size 1 leads never
+    expanded.
 
     Arguments:
         table: dims (lead…, n, rest…).
@@ -249,7 +242,7 @@ def select_rows(table: Tensor, index: Tensor, depth: int) -> Tensor:
     index = index.long()
     if tables != 1:
         index = index + trailing(torch.arange(tables, device=index.device).mul(count).reshape(lead), index.dim())
-    return table.reshape(tables * count, *rest).index_select(0, index.reshape(-1)).reshape(*index.shape, *rest)
+    return table.reshape((tables * count, *rest)).index_select(0, index.reshape(-1)).reshape((*index.shape, *rest))
 
 
 def _gather(equation: Any, depth: int) -> Callable[..., Tensor]:
@@ -281,15 +274,17 @@ def _scatter_add(equation: Any, depth: int) -> Callable[..., Tensor]:
         lead = common_lead([updates.shape, index.shape], depth)
         updates = updates.permute(places) if axis else updates
         rest, dtype = updates.shape[depth + width :], updates.dtype
-        updates = updates.expand(*lead, *updates.shape[depth:]).to(torch.float32 if dtype in HALVES else dtype)
+        updates = with_lead(updates, lead, depth).to(torch.float32 if dtype in HALVES else dtype)
         tables = math.prod(lead)
         if tables != 1:
             index = index + trailing(torch.arange(tables, device=index.device).mul(size).reshape(lead), index.dim())
         elements = math.prod(index.shape)
         if size == 0:
             return updates.new_zeros((*lead, *equation.output.type.shape), dtype=dtype)
-        out = updates.new_zeros((tables * size, *rest)).index_add(0, index.reshape(-1), updates.reshape(elements, *rest))
-        return out.to(dtype).reshape(*lead, size, *rest).movedim(depth, depth + axis)
+        out = updates.new_zeros((tables * size, *rest)).index_add(
+            0, index.reshape(-1), updates.reshape((elements, *rest))
+        )
+        return out.to(dtype).reshape((*lead, size, *rest)).movedim(depth, depth + axis)
 
     return run
 
@@ -301,8 +296,8 @@ def _gather_along(equation: Any, depth: int) -> Callable[..., Tensor]:
     def run(context: Any, table: Tensor, index: Tensor) -> Tensor:
         index = safe_index(context, index, count, refuse).long()
         lead = common_lead([table.shape, index.shape], depth)
-        table = table.expand(*lead, *table.shape[depth:])
-        return table.gather(depth + axis, index.expand(*lead, *index.shape[depth:]))
+        table = with_lead(table, lead, depth)
+        return table.gather(depth + axis, with_lead(index, lead, depth))
 
     return run
 
@@ -314,10 +309,10 @@ def _scatter_along(equation: Any, depth: int) -> Callable[..., Tensor]:
     def run(context: Any, updates: Tensor, index: Tensor) -> Tensor:
         index = safe_index(context, index, size, refuse).long()
         lead = common_lead([updates.shape, index.shape], depth)
-        updates, dtype = updates.expand(*lead, *updates.shape[depth:]), updates.dtype
+        updates, dtype = with_lead(updates, lead, depth), updates.dtype
         updates = updates.float() if dtype in HALVES else updates
         out = updates.new_zeros((*lead, *shape))
-        return out.scatter_add(depth + axis, index.expand(*lead, *index.shape[depth:]), updates).to(dtype)
+        return out.scatter_add(depth + axis, with_lead(index, lead, depth), updates).to(dtype)
 
     return run
 

@@ -1,8 +1,8 @@
 """The list sizes known where the eager evaluator runs a body: maxima as numbers, lengths as tensors.
 
-Inside nested maps a value is one tensor of dims (lead…, list axes…, shape…), `lead` being the axes of the enclosing loops.
-A list is padded to its size's *maximum*; a ragged size has besides it a tensor of *lengths*, of dims (lead…, over…), where
-`over` are the axes that it varies with and that were not entered yet.
+Inside nested maps a value is one tensor of dims (lead…, list axes…, shape…), `lead` being the axes of the enclosing
+loops. A list is padded to its size's *maximum*; a ragged size has besides it a tensor of *lengths*, of dims (lead…,
+over…), where `over` are the axes that it varies with and that were not entered yet.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ..compiler.errors import SizeError
 from ..compiler.sizes import Size
+from ..compiler.types import ListType
+from .eager_shapes import flatten_lead, take_rows, torch_dtype
 
 
 class Extent:
@@ -40,27 +42,6 @@ class Extent:
 
     def with_lengths(self, lengths: Tensor, over: tuple[str, ...]) -> Extent:
         return Extent(self._maximum, lengths, over)
-
-
-def flatten_lead(value: Tensor, depth: int, extents: Sequence[int], keep: int = 0) -> Tensor:
-    """Make one axis of the `depth` leading dims and `keep` dims after them; size 1 when the value varies with none.
-
-    Arguments:
-        value: dims (lead…, rest…).
-        extents: the full extents of the leading dims.
-        keep: dims after the lead that join the one axis (they have their full extents).
-    """
-    lead, rest = value.shape[:depth], value.shape[depth + keep :]
-    if not keep and all(n == 1 for n in lead):
-        return value.reshape(1, *rest)
-    if tuple(lead) != tuple(extents):
-        value = value.expand(*extents, *value.shape[depth:])
-    return value.reshape(math.prod(value.shape[: depth + keep]), *rest)
-
-
-def take_rows(value: Tensor, rows: Tensor, count: int) -> Tensor:
-    """Rows of a value of one leading axis; a value that does not vary with it stays as it is."""
-    return value if value.size(0) == 1 and count != 1 else value.index_select(0, rows)
 
 
 class Environment:
@@ -89,6 +70,12 @@ class Environment:
     def maximum(self, size: Size) -> int:
         """The extent of padded lists of this size."""
         return self._once(("maximum", size), lambda: int(size.evaluate(lambda name: self._extent(name).maximum)))
+
+    def empty(self, type_: ListType) -> Tensor:
+        """Zeros of a type, with leading dims of 1."""
+        extents = [self.maximum(axis) for axis in type_.axes]
+        shape = (*(1,) * self.depth, *extents, *type_.shape)
+        return torch.zeros(shape, dtype=torch_dtype(type_.dtype), device=self.device)
 
     def lengths(self, size: Size) -> Tensor | None:
         """The lengths here, i64 of dims (lead…), or None when the size is not ragged.
@@ -175,15 +162,17 @@ class Environment:
         """These sizes and one more."""
         return Environment({**self.extents, name: extent}, self.depth, self.device)
 
-    def rows(self, extents: Sequence[int], rows: Tensor, names: Iterable[str], nodes: tuple[str, int, Tensor] | None = None) -> Environment:
+    def rows(
+        self, extents: Sequence[int], rows: Tensor, names: Iterable[str], nodes: tuple[str, int, Tensor] | None = None
+    ) -> Environment:
         """The sizes where the leading dims were flattened to one axis and rows of it taken.
 
         Arguments:
             extents: the full extents of the leading dims.
             rows: i64[rows], positions along the flattened axis.
             names: the sizes that matter.
-            nodes: in a tree, the text and maximum of its axis of nodes, and i64[rows], positions along the flattened axis of
-                (lead…, nodes): tables that vary with the nodes are entered too.
+            nodes: in a tree, the text and maximum of its axis of nodes, and i64[rows], positions along the flattened
+                axis of (lead…, nodes): tables that vary with the nodes are entered too.
         """
         taken, count = {}, math.prod(extents)
         for name in names:
@@ -194,7 +183,7 @@ class Environment:
             elif nodes is not None and extent.over[:1] == (nodes[0],):
                 axis, maximum, positions = nodes
                 lengths = extent.lengths
-                full = lengths.expand(*lengths.shape[: self.depth], maximum, *lengths.shape[self.depth + 1 :])
+                full = lengths.expand((*lengths.shape[: self.depth], maximum, *lengths.shape[self.depth + 1 :]))
                 flat = flatten_lead(full, self.depth, extents, keep=1)
                 taken[name] = Extent(extent.maximum, flat.index_select(0, positions), extent.over[1:])
             else:

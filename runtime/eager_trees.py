@@ -1,9 +1,10 @@
 """``tree_up`` and ``tree_down`` in torch: a forest of all rows at once, one level of equal height at a time.
 
-The leading dims and the axis of nodes are flattened and only live nodes kept. Nodes are ordered by (height, the parent's
-height), children by (the parent's height, height): so what one level makes for another is one slice of it, a level's children
-are a concatenation of slices, and the whole traversal moves each value once, whatever the depth. Nothing is written in place
-that torch would need again for a derivative. Children are padded to the widest node of their level only.
+The leading dims and the axis of nodes are flattened and only live nodes kept. Nodes are ordered by (height, the
+parent's height), children by (the parent's height, height): so what one level makes for another is one slice of it, a
+level's children are a concatenation of slices, and the whole traversal moves each value once, whatever the depth.
+Nothing is written in place that torch would need again for a derivative. Children are padded to the widest node of
+their level only.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from torch import Tensor
 
 from ..compiler.combinators.tree import TABLES
 from ..compiler.sizes import Constant
-from .eager_loops import Run, empty, even, widened
-from .eager_operations import common_lead
-from .eager_sizes import Environment, Extent, flatten_lead, take_rows
+from .eager_lists import Run
+from .eager_shapes import common_lead, even, flatten_lead, take_rows, widened, with_lead
+from .eager_sizes import Environment, Extent
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class _Level:
 
 @dataclass(frozen=True)
 class _Schedule:
-    """A forest by levels. `rows` are positions of nodes along (lead…, nodes); per level: `arities` of the nodes, `table`,
-    i64[nodes·arity], which child stands at each place of the padded lists, and `places`, i64[kids], its inverse."""
+    """A forest by levels. `rows` are positions of nodes along (lead…, nodes); per level: `arities` of the nodes,
+    `table`, i64[nodes·arity], which child stands at each place of the padded lists, and `places`, i64[kids], its
+    inverse."""
 
     levels: tuple[_Level, ...]
     rows: Tensor
@@ -194,7 +196,9 @@ class _Forest:
             if e.lengths is not None
         }
         for index, level in enumerate(self.levels):
-            extents = {n: Extent(e.maximum, parts[n][index], e.over) if n in parts else e for n, e in whole.extents.items()}
+            extents = {
+                n: Extent(e.maximum, parts[n][index], e.over) if n in parts else e for n, e in whole.extents.items()
+            }
             for name in self.arity.names():
                 extents[name] = Extent(level.arity, self.schedule.arities[index] if level.ragged else None)
             out.append(Environment(extents, 1, self.sizes.device))
@@ -203,16 +207,21 @@ class _Forest:
     def restored(self, rows: Tensor, parts: Sequence[Tensor], type_: Any) -> Tensor:
         """Values by level put back into a list of nodes; zeros elsewhere."""
         if not parts:
-            zeros = empty(type_, self.sizes)
-            return zeros.expand(*self.lead, *zeros.shape[self.depth :])
-        values = torch.cat(list(even(parts, 1)))
+            zeros = self.sizes.empty(type_)
+            return with_lead(zeros, self.lead, self.depth)
+        values = _joined(parts)
         out = values.new_zeros((self.trees * self.nodes, *values.shape[1:])).index_copy(0, rows, values)
-        return out.reshape(*self.lead, self.nodes, *values.shape[1:])
+        return out.reshape((*self.lead, self.nodes, *values.shape[1:]))
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """Slices of an axis as one; lists in them may have been made to several maxima."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(even(parts, 1)))
 
 
 def _no_kids(type_: Any, sizes: Environment) -> Tensor:
     """No element of a list's type, at one leading dim."""
-    return empty(type_.element, sizes).narrow(0, 0, 0)
+    return sizes.empty(type_.element).narrow(0, 0, 0)
 
 
 def _up(equation: Any, depth: int, prepare: Any) -> Run:
@@ -233,9 +242,7 @@ def _up(equation: Any, depth: int, prepare: Any) -> Run:
         for index, (level, sizes) in enumerate(zip(forest.levels, forest.environments())):
             arguments = [c[index] for c in constants] + [e[index] for e in elements]
             for state, type_ in zip(waiting, state_types, strict=True):
-                arriving = state[index]
-                kids = arriving[0] if len(arriving) == 1 else torch.cat(list(even(arriving, 1))) if arriving else _no_kids(type_, sizes)
-                arguments.append(forest.padded(index, kids))
+                arguments.append(forest.padded(index, _joined(state[index] or [_no_kids(type_, sizes)])))
                 state[index] = []
             arguments.extend(forest.padded(index, kids[index]) for kids in kid_lists)
             results = body(context.inside(sizes, None), arguments)
@@ -246,13 +253,17 @@ def _up(equation: Any, depth: int, prepare: Any) -> Run:
                 result = widened(result, 0, level.nodes)
                 node_columns[j].append(result)
                 if j < states:
-                    for (target, _), part in zip(level.parents, result.split([n for _, n in level.parents]), strict=True):
+                    for (target, _), part in zip(
+                        level.parents, result.split([n for _, n in level.parents]), strict=True
+                    ):
                         if target >= 0:
                             waiting[j][target].append(part)
         types = [v.type for v in equation.outputs]
         made = [forest.restored(forest.rows, parts, t) for parts, t in zip(node_columns, types)]
         kid_rows = forest.schedule.kid_rows
-        return made + [forest.restored(kid_rows, parts, t) for parts, t in zip(kid_columns, types[per_node:], strict=True)]
+        return made + [
+            forest.restored(kid_rows, parts, t) for parts, t in zip(kid_columns, types[per_node:], strict=True)
+        ]
 
     return run
 
@@ -279,9 +290,9 @@ def _down(equation: Any, depth: int, prepare: Any) -> Run:
             for state, root in zip(handed, roots, strict=True):
                 parts = []
                 for source, number in level.parents:
-                    start = root[index].narrow(0, max(root[index].size(0) - number, 0), min(number, root[index].size(0)))
-                    parts.append(state[index][source] if source >= 0 else widened(start, 0, number))
-                arguments.append(parts[0] if len(parts) == 1 else torch.cat(list(even(parts, 1))))
+                    # Roots stand last in their level; a state that all trees share has one row.
+                    parts.append(state[index][source] if source >= 0 else widened(root[index][-number:], 0, number))
+                arguments.append(_joined(parts))
                 state[index] = {}
             arguments.extend(e[index] for e in elements)
             arguments.extend(forest.padded(index, kids[index]) for kids in kid_lists)

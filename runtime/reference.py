@@ -17,6 +17,7 @@ from ..compiler.errors import FoldfuseError, SizeError
 from ..compiler.ir import Graph, Lambda
 from ..compiler.records import RECORDS, Primitive
 from ..compiler.sizes import Size
+from ..compiler.types import ListType
 
 __all__ = ["SizeTable", "evaluate", "run"]
 _ = (combinators, primitives)  # their records must be in the table
@@ -79,7 +80,7 @@ def run(body: Lambda, arguments: Sequence[Any], sizes: SizeTable) -> tuple[Any, 
             if isinstance(record, Primitive):
                 # NumPy warns where an intermediate overflows; the result says so itself.
                 with np.errstate(all="ignore"):
-                    outputs: Sequence[Any] = [_primitive(record, equation, inputs)]
+                    outputs: Sequence[Any] = [_primitive(record, equation, inputs, sizes)]
             else:
                 outputs = record.evaluate(run, equation, inputs, sizes)
         except FoldfuseError as error:
@@ -93,17 +94,43 @@ def run(body: Lambda, arguments: Sequence[Any], sizes: SizeTable) -> tuple[Any, 
     return tuple(values[v] for v in body.results)
 
 
-def _primitive(record: Primitive, equation: Any, inputs: Sequence[Any]) -> Any:
+def _primitive(record: Primitive, equation: Any, inputs: Sequence[Any], sizes: SizeTable) -> Any:
     if not any(v.type.axes for v in equation.inputs):
         return record.numpy(*inputs, **equation.attributes)
-    # A contraction over list axes: the lists are rectangular here, within one example.
-    arrays = [np.asarray(x, v.type.dtype.numpy) for x, v in zip(inputs, equation.inputs, strict=True)]
-    out = record.numpy(*arrays, **equation.attributes)
-    return _nest(out, len(equation.output.type.axes))
+    # A contraction over list axes: what lies beyond a list's end adds nothing to a sum.
+    arrays = [_padded(x, v.type) for x, v in zip(inputs, equation.inputs, strict=True)]
+    extents: dict[str, int] = {}
+    for x, v in zip(arrays, equation.inputs, strict=True):
+        for d, size in enumerate(v.type.axes):
+            extents[str(size)] = max(extents.get(str(size), 0), x.shape[d])
+    for i, (x, v) in enumerate(zip(arrays, equation.inputs, strict=True)):
+        arrays[i] = _grown(x, (*(extents[str(size)] for size in v.type.axes), *v.type.shape))
+    return _trimmed(record.numpy(*arrays, **equation.attributes), equation.output.type.axes, sizes)
 
 
-def _nest(values: Any, depth: int) -> Any:
-    return [_nest(v, depth - 1) for v in values] if depth else values
+def _padded(nested: Any, type_: ListType) -> np.ndarray:
+    """Nested lists of arrays as one array, zeros beyond the end of a list."""
+    if not type_.axes:
+        return np.asarray(nested, type_.dtype.numpy)
+    rows = [_padded(x, type_.element) for x in nested]
+    if not rows:
+        return np.zeros((0,) * len(type_.axes) + type_.shape, type_.dtype.numpy)
+    longest = tuple(max(row.shape[d] for row in rows) for d in range(rows[0].ndim))
+    return np.stack([_grown(row, longest) for row in rows])
+
+
+def _grown(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """An array with zeros appended along its axes."""
+    out = np.zeros(shape, values.dtype)
+    out[tuple(map(slice, values.shape))] = values
+    return out
+
+
+def _trimmed(values: np.ndarray, axes: Sequence[Size], sizes: SizeTable) -> Any:
+    """An array as nested lists of the lengths that the sizes say."""
+    if not axes:
+        return values
+    return [_trimmed(values[i], axes[1:], sizes.enter(axes[0], i)) for i in range(sizes.value(axes[0]))]
 
 
 def evaluate(graph: Graph, arguments: Sequence[Any], tables: Mapping[str, Any] | None = None) -> tuple[Any, ...]:

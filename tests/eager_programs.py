@@ -1,4 +1,4 @@
-"""Hand-built graphs for the evaluators' tests, each with ragged arguments: one program per combinator and nesting."""
+"""Hand-built graphs on lists for the tests of the eager evaluator: a program per combinator and nesting, ragged."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from foldfuse.compiler.builder import Builder
 from foldfuse.compiler.combinators.segments import segment_count
 from foldfuse.compiler.ir import Graph, SizeDeclaration, verify
 from foldfuse.compiler.sizes import Constant, Named
-from foldfuse.compiler.types import array, boolean, f64, i64
+from foldfuse.compiler.types import array, f64, i64
 
 _ = (combinators, primitives)  # their records must be in the table
-B, T, S, C, N, K, U = (Named(name) for name in "BTSCNKU")
+B, T, S, C, U = (Named(name) for name in "BTSCU")
 
 
 @dataclass
@@ -70,7 +70,9 @@ def rnn(rng: Any, lengths: Any = (4, 2, 0), reverse: bool = False) -> Program:
     xs = b.parameter(array(f64, 3).listed(B, T), "xs")
     outs = b.map(B, [xs], lambda i, x: recurrent(i, W, x, reverse))
     made = graph("rnn", b, outs, BATCH_TIME)
-    return Program(made, [rng.normal(size=(3, 3)), rows(rng, list(lengths), 3)], {"B": len(lengths), "T": list(lengths)})
+    return Program(
+        made, [rng.normal(size=(3, 3)), rows(rng, list(lengths), 3)], {"B": len(lengths), "T": list(lengths)}
+    )
 
 
 def two_layers(rng: Any) -> Program:
@@ -127,7 +129,11 @@ def dot_attention(rng: Any) -> Program:
 
     def row(i: Builder, ks: Any, x: Any) -> Any:
         scores = i("contract", x, ks, spec="ti,si->ts")
-        return [i("contract", scores, ks, spec="ts,si->ti"), i("contract", x, x, spec="ti,tj->ij"), i.reduce("sum", scores)]
+        return [
+            i("contract", scores, ks, spec="ts,si->ti"),
+            i("contract", x, x, spec="ti,tj->ij"),
+            i.reduce("sum", scores),
+        ]
 
     sizes = (SizeDeclaration("B"), SizeDeclaration("S", ("B",)), SizeDeclaration("T", ("B",)))
     return Program(
@@ -149,7 +155,7 @@ def characters(rng: Any) -> Program:
 
         def each(e: Builder, word: Any, state: Any) -> Any:
             (marked,) = e.map(C, [word], lambda f, c: [f("mul", c, state)])
-            return [marked, e.reduce("prod", marked), e.length(C)]
+            return [marked, e.length(C)]
 
         return [last, *i.map(S, [sentence, states], each)]
 
@@ -160,6 +166,16 @@ def characters(rng: Any) -> Program:
         [rng.normal(size=(3, 3)), rows(rng, lengths, 3)],
         {"B": 3, "S": [3, 0, 1], "C": lengths},
     )
+
+
+def products(rng: Any) -> Program:
+    """Products of ragged lists, one of them with a zero."""
+    b = Builder()
+    xs = b.parameter(array(f64, 2).listed(B, T), "xs")
+    outs = b.map(B, [xs], lambda i, x: [i.reduce("prod", x)])
+    values = rows(rng, [3, 0, 2], 2)
+    values[0][1] = np.array([0.0, 1.5])
+    return Program(graph("products", b, outs, BATCH_TIME), [values], {"B": 3, "T": [3, 0, 2]})
 
 
 def scanned_words(rng: Any) -> Program:
@@ -198,7 +214,14 @@ def unfold(rng: Any, bound: int | None = 6) -> Program:
         new = inner("tanh", inner("contract", h, W, spec="i,ij->j"))
         count = inner("add", n, inner.constant(1, i64))
         body, captured = inner.close([new, count, inner("ge", count, limit), new])
-        attributes = {"captured": len(captured), "carries": 2, "size": U, "reverse": False, "stop": True, "bound": bound}
+        attributes = {
+            "captured": len(captured),
+            "carries": 2,
+            "size": U,
+            "reverse": False,
+            "stop": True,
+            "bound": bound,
+        }
         last, _, steps, made = i.emit(
             "scan", (*captured, start, i.constant(0, i64)), attributes, (body,), binds=(("U", 2),)
         )
@@ -209,7 +232,9 @@ def unfold(rng: Any, bound: int | None = 6) -> Program:
     inputs = [inner.parameter(v.type.element, v.name) for v in (limits, starts)]
     results = [inner.use(v) for v in row(inner, *inputs)]
     body, captured = inner.close(results)
-    outs = b.emit("map", (*captured, limits, starts), {"size": B, "captured": len(captured)}, (body,), binds=(("U", 1),))
+    outs = b.emit(
+        "map", (*captured, limits, starts), {"size": B, "captured": len(captured)}, (body,), binds=(("U", 1),)
+    )
     return Program(
         graph("unfold", b, outs, (SizeDeclaration("B"),)),
         [rng.normal(size=(3, 3)), [np.int64(n) for n in (3, 1, 5)], rows(rng, 3, 3)],
@@ -310,7 +335,9 @@ def lists(rng: Any) -> Program:
         attributes = {"captured": 0, "carries": 1, "size": T}
         (folded,) = i.emit("reduce_with", (i.constant(-9.0, f64, (3,)), x), attributes, (body,))
         numbers = i.iota(T)
-        (scaled,) = i.map(T, [x, numbers], lambda e, v, n: [e("mul", v, e.broadcast(e("cast", n, dtype=f64, pinned=False), (3,)))])
+        (scaled,) = i.map(
+            T, [x, numbers], lambda e, v, n: [e("mul", v, e.broadcast(e("cast", n, dtype=f64, pinned=False), (3,)))]
+        )
         pieces = i("unstack", chosen)
         (twice,) = i.map(Constant(3), [pieces], lambda e, p: [e("add", p, p)])
         return [put, folded, scaled, i("stack", twice), i.length(T), i.reduce("min", x)]
@@ -336,7 +363,9 @@ def embedding(rng: Any) -> Program:
 
     outs = b.map(B, [words], lambda i, ws: i.map(T, [ws], word))
     indices = [[np.int64(n) for n in rng.integers(0, 5, size=k)] for k in (3, 0, 2)]
-    return Program(graph("embedding", b, outs, BATCH_TIME), [rng.normal(size=(5, 3)), indices], {"B": 3, "T": [3, 0, 2]})
+    return Program(
+        graph("embedding", b, outs, BATCH_TIME), [rng.normal(size=(5, 3)), indices], {"B": 3, "T": [3, 0, 2]}
+    )
 
 
 def branches(rng: Any) -> Program:
@@ -375,155 +404,6 @@ def branches(rng: Any) -> Program:
         graph("branches", b, b.map(B, [xs, kinds], row), BATCH_TIME),
         [rng.normal(size=(3, 3)), rows(rng, lengths, 3), kind_rows],
         {"B": 4, "T": lengths},
-    )
-
-
-# --- trees ------------------------------------------------------------------------------------------------------------
-
-
-def tables_of(parents: list[int]) -> tuple[list[int], list[int], list[int]]:
-    """Slots, heights and arities of a tree in any order of its nodes."""
-    slot, arity, height = [0] * len(parents), [0] * len(parents), [0] * len(parents)
-    for node, parent in enumerate(parents):
-        if parent >= 0:
-            slot[node] = arity[parent]
-            arity[parent] += 1
-    for node in range(len(parents)):
-        at, h = node, 0
-        while parents[at] >= 0:
-            at, h = parents[at], h + 1
-            height[at] = max(height[at], h)
-    return slot, height, arity
-
-
-def random_tree(rng: Any, nodes: int, spread: int = 4) -> list[int]:
-    """Parents of a random tree, its nodes in random order."""
-    order = rng.permutation(nodes)
-    parents = [-1] * nodes
-    for i in range(1, nodes):
-        parents[order[i]] = int(order[max(0, i - 1 - int(rng.integers(0, spread)))])
-    return parents
-
-
-def tree(rng: Any, forests: list[list[int]] | None = None, kinds: bool = False) -> Program:
-    """A child-sum cell with gates per child; every node's result, and the sum over the nodes."""
-    if forests is None:
-        forests = [random_tree(rng, 7), [-1], [-1, 0, 0, 0], [], [1, 2, -1]]
-    b = Builder()
-    W = b.parameter(array(f64, 2, 2), "W")
-    tables = [b.parameter(array(i64).listed(B, N), name) for name in ("parent", "slot", "height")]
-    xs = b.parameter(array(f64, 2).listed(B, N), "xs")
-
-    def node(i: Builder) -> Any:
-        inner = Builder(i)
-        x, kids = inner.parameter(array(f64, 2), "x"), inner.parameter(array(f64, 2).listed(K), "kids")
-        (gated,) = inner.map(
-            K,
-            [kids],
-            lambda e, k: [e("mul", k, e("sigmoid", e("add", x, e("contract", k, W, spec="i,ij->j"))))],
-        )
-        if not kinds:
-            result = inner("tanh", inner("add", x, inner.reduce("sum", gated)))
-        else:
-            leaf, inside = Builder(), Builder()
-            p = leaf.parameter(array(f64, 2)), leaf.parameter(gated.type)
-            q = inside.parameter(array(f64, 2)), inside.parameter(gated.type)
-            bodies = (
-                leaf.close([leaf("sin", p[0])])[0],
-                inside.close([inside("add", q[0], inside.reduce("max", q[1]))])[0],
-            )
-            some = inner("gt", inner.length(K), inner.constant(0, i64))
-            (result,) = inner.emit("switch", (inner("cast", some, dtype=i64, pinned=False), x, gated), {}, bodies)
-        return inner.close([result, inner("mul", result, x)])
-
-    def row(i: Builder, parent: Any, slot: Any, height: Any, x: Any) -> Any:
-        body, captured = node(i)
-        attributes = {"captured": len(captured), "own": 1, "states": 1, "emitted": 1, "size": N, "arity": K}
-        # The builder puts captured values first, as the body has them.
-        states, emitted = i.emit("tree_up", (parent, slot, height, *captured, x), attributes, (body,))
-        return [states, i.reduce("sum", emitted)]
-
-    outs = b.map(B, [*tables, xs], row)
-    sizes = (SizeDeclaration("B"), SizeDeclaration("N", ("B",)), SizeDeclaration("K", ("B", "N")))
-    columns = [tables_of(parents) for parents in forests]
-    numbers = lambda lists: [[np.int64(n) for n in column] for column in lists]  # noqa: E731
-    counts = [len(parents) for parents in forests]
-    return Program(
-        graph("tree", b, outs, sizes),
-        [
-            rng.normal(size=(2, 2)),
-            numbers(forests),
-            numbers([c[0] for c in columns]),
-            numbers([c[1] for c in columns]),
-            rows(rng, counts, 2),
-        ],
-        {"B": len(forests), "N": counts, "K": [c[2] for c in columns]},
-    )
-
-
-def one_tree(rng: Any) -> Program:
-    """One tree without a batch, shared by a map over rows that scale its elements."""
-    b = Builder()
-    tables = [b.parameter(array(i64).listed(N), name) for name in ("parent", "slot", "height")]
-    xs = b.parameter(array(f64, 2).listed(N), "xs")
-    scales = b.parameter(array(f64, 2).listed(B), "scales")
-
-    def run(i: Builder, scale: Any) -> Any:
-        inner = Builder(i)
-        x, kids = inner.parameter(array(f64, 2), "x"), inner.parameter(array(f64, 2).listed(K), "kids")
-        result = inner("tanh", inner("add", inner("mul", x, scale) if scale is not None else x, inner.reduce("sum", kids)))
-        body, captured = inner.close([result])
-        attributes = {"captured": len(captured), "own": 1, "states": 1, "emitted": 0, "size": N, "arity": K}
-        return i.emit("tree_up", (*tables, *captured, xs), attributes, (body,))
-
-    outs = (*run(b, None), *b.map(B, [scales], run))
-    parents = random_tree(rng, 6)
-    slot, height, arity = tables_of(parents)
-    numbers = lambda values: [np.int64(n) for n in values]  # noqa: E731
-    sizes = (SizeDeclaration("B"), SizeDeclaration("N"), SizeDeclaration("K", ("N",)))
-    return Program(
-        graph("one_tree", b, outs, sizes),
-        [numbers(parents), numbers(slot), numbers(height), rows(rng, 6, 2), rows(rng, 3, 2)],
-        {"B": 3, "N": 6, "K": arity},
-    )
-
-
-def downward(rng: Any) -> Program:
-    """A state handed from the root to the leaves, each child by its place; own and kid lists and outputs."""
-    forests = [random_tree(rng, 6), [-1], [], [-1, 0, 0, 2]]
-    b = Builder()
-    W = b.parameter(array(f64, 2, 2), "W")
-    tables = [b.parameter(array(i64).listed(B, N), name) for name in ("parent", "slot", "height")]
-    xs = b.parameter(array(f64, 2).listed(B, N), "xs")
-    roots = b.parameter(array(f64, 2).listed(B), "roots")
-
-    def row(i: Builder, parent: Any, slot: Any, height: Any, x: Any, root: Any) -> Any:
-        inner = Builder(i)
-        state, own = inner.parameter(array(f64, 2), "state"), inner.parameter(array(f64, 2), "own")
-        kids = inner.parameter(array(f64, 2).listed(K), "kids")
-        mixed = inner("tanh", inner("add", own, inner("contract", state, W, spec="i,ij->j")))
-        (handed,) = inner.map(K, [kids], lambda e, k: [e("add", k, mixed)])
-        (out,) = inner.map(K, [kids], lambda e, k: [e("mul", k, state)])
-        body, captured = inner.close([handed, mixed, out])
-        attributes = {"captured": len(captured), "own": 1, "states": 1, "emitted": 1, "size": N, "arity": K}
-        return i.emit("tree_down", (parent, slot, height, *captured, root, x, x), attributes, (body,))
-
-    outs = b.map(B, [*tables, xs, roots], row)
-    sizes = (SizeDeclaration("B"), SizeDeclaration("N", ("B",)), SizeDeclaration("K", ("B", "N")))
-    columns = [tables_of(parents) for parents in forests]
-    numbers = lambda lists: [[np.int64(n) for n in column] for column in lists]  # noqa: E731
-    counts = [len(parents) for parents in forests]
-    return Program(
-        graph("downward", b, outs, sizes),
-        [
-            rng.normal(size=(2, 2)),
-            numbers(forests),
-            numbers([c[0] for c in columns]),
-            numbers([c[1] for c in columns]),
-            rows(rng, counts, 2),
-            rows(rng, len(forests), 2),
-        ],
-        {"B": len(forests), "N": counts, "K": [c[2] for c in columns]},
     )
 
 
@@ -567,6 +447,7 @@ PROGRAMS = {
     "attention": attention,
     "dot_attention": dot_attention,
     "characters": characters,
+    "products": products,
     "scanned_words": scanned_words,
     "unfold": unfold,
     "unfold_unbounded": lambda rng: unfold(rng, None),
@@ -580,12 +461,4 @@ PROGRAMS = {
     "lists": lists,
     "embedding": embedding,
     "branches": branches,
-    "tree": tree,
-    "tree_kinds": lambda rng: tree(rng, kinds=True),
-    "tree_chain": lambda rng: tree(rng, [[*range(1, 30), -1], [*range(1, 12), -1]]),
-    "tree_star": lambda rng: tree(rng, [[-1] + [0] * 9, [-1, 0]]),
-    "tree_empty": lambda rng: tree(rng, [[], []]),
-    "one_tree": one_tree,
-    "downward": downward,
 }
-STOP = boolean

@@ -113,12 +113,16 @@ def _linear(name: str, transposed: str) -> Callable[..., Any]:
     return augment
 
 
-register(Combinator("unstack", _infer_unstack, lambda run, e, inputs, sizes: [list(inputs[0])], _linear("unstack", "stack")))
+register(
+    Combinator("unstack", _infer_unstack, lambda run, e, inputs, sizes: [list(inputs[0])], _linear("unstack", "stack"))
+)
 register(
     Combinator(
         "stack",
         _infer_stack,
-        lambda run, e, inputs, sizes: [np.reshape(np.asarray(inputs[0], e.output.type.dtype.numpy), e.output.type.shape)],
+        lambda run, e, inputs, sizes: [
+            np.reshape(np.asarray(inputs[0], e.output.type.dtype.numpy), e.output.type.shape)
+        ],
         _linear("stack", "unstack"),
     )
 )

@@ -1,7 +1,8 @@
 """Reductions of a list: ``reduce`` with a named operation, ``reduce_with`` with a traced associative one.
 
-``reduce`` strips the outermost list axis; what is reduced may itself be lists. ``reduce_with`` takes captured values, the
-identity, then lists; its body takes captured values, left, right → result. It differentiates as the scan that it equals.
+``reduce`` strips the outermost list axis; what is reduced may itself be lists. ``reduce_with`` takes captured values,
+the identity, then lists; its body takes captured values, left, right → result. It differentiates as the scan that it
+equals.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from ..records import RECORDS, Attributes, Combinator, register
 from ..types import ListType, boolean
 from .map import check_parameters, elements
 
-OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
+OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "sum": np.add,
+    "prod": np.multiply,
+    "max": np.maximum,
+    "min": np.minimum,
+}
 NEUTRAL = {"sum": 0, "prod": 1}
 
 
@@ -86,7 +92,7 @@ def _augment(d: Any, b: Any, equation: Any, needs: Sequence[bool], useful: Seque
 def _as_scan(d: Any, b: Any, equation: Any, needs: Sequence[bool], useful: Sequence[bool]) -> Any:
     """A product: the fold that it equals."""
     (xs,) = equation.inputs
-    one = b.filled(1.0, equation.output.type)
+    one = b.filled(1.0, xs.type.element)
     inner = type(b)(b)
     inner.source = equation.source
     carry, x = inner.parameter(one.type), inner.parameter(xs.type.element)
@@ -111,7 +117,9 @@ def _infer_with(types: Sequence[ListType], attributes: Attributes, bodies: Seque
     check_parameters("reduce", (*types[:captured], *identity, *lists), body)
     results = tuple(v.type for v in body.results)
     if not results == identity == lists:
-        raise ShapeError(f"the operation of reduce gives {results}; its identity is {identity} and the elements are {lists}")
+        raise ShapeError(
+            f"the operation of reduce gives {results}; its identity is {identity} and the elements are {lists}"
+        )
     return identity
 
 

@@ -3,8 +3,8 @@
 Inputs: updates ``dtype[A… | I…, row…]`` and indices ``i64[A… | I…]`` with the same list axes ``A…``. Attribute `size`.
 Output: an array ``dtype[size, row…]``; its row r is the sum of all updates whose index is r.
 
-It is what the gradient of a table of rows (an embedding) becomes: the sum over a list of a `scatter_add` per element, of
-which no element makes a table of its own. Its adjoint selects rows under maps over the same lists.
+It is what the gradient of a table of rows (an embedding) becomes: the sum over a list of a `scatter_add` per element,
+of which no element makes a table of its own. Its adjoint selects rows under maps over the same lists.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """``scan``: one equation for fold, scan and unfold.
 
 Inputs: captured values, initial carries, lists. Body: captured, carries, elements → carries, [stop,] outputs.
-Outputs: last carries, [count,] lists of outputs. Attributes: `captured`, `carries`, `size`, `reverse`, and where the body
-decides when to stop, `stop=True` and `bound` (the most steps, or None): `size` is then a name that the equation binds to
-its count, and there are no lists. A reverse scan runs from the last element to the first; its outputs keep their index.
+Outputs: last carries, [count,] lists of outputs. Attributes: `captured`, `carries`, `size`, `reverse`, and where the
+body decides when to stop, `stop=True` and `bound` (the most steps, or None): `size` is then a name that the equation
+binds to its count, and there are no lists. A reverse scan runs from the last element to the first; its outputs keep
+their index.
 
-The adjoint is a scan in the other direction whose carries are the cotangents of the carries. A captured value is never a
+The adjoint is a scan in the other direction whose carries are the cotangents of the carries. A captured value is never
+a
 carry of it: each step emits its cotangent, the sum stands outside.
 """
 
@@ -47,7 +49,11 @@ def _infer(types: Sequence[ListType], attributes: Attributes, bodies: Sequence[A
 def _evaluate(run: Callable[..., Any], equation: Any, inputs: Sequence[Any], sizes: Any) -> Sequence[Any]:
     a, (body,) = equation.attributes, equation.bodies
     captured, carries, size = a["captured"], a["carries"], a["size"]
-    constants, carry, lists = inputs[:captured], list(inputs[captured : captured + carries]), inputs[captured + carries :]
+    constants, carry, lists = (
+        inputs[:captured],
+        list(inputs[captured : captured + carries]),
+        inputs[captured + carries :],
+    )
     if a.get("stop", False):
         rows, limit = [], a["bound"] if a["bound"] is not None else UNBOUNDED_LIMIT
         while len(rows) < limit:
@@ -78,7 +84,9 @@ def never_stopped(equation: Any) -> UnboundedError:
     )
 
 
-def _carry_activity(d: Any, body: Lambda, needs: Sequence[bool], useful: Sequence[bool], captured: int, carries: int) -> Any:
+def _carry_activity(
+    d: Any, body: Lambda, needs: Sequence[bool], useful: Sequence[bool], captured: int, carries: int
+) -> Any:
     """Which carries take part in differentiation, and which can have a cotangent: fixpoints round the loop."""
     needs, useful = list(needs), list(useful)
     changed = True
@@ -107,7 +115,9 @@ def _augment(d: Any, b: Any, equation: Any, needs: Sequence[bool], useful: Seque
     # A carry that the backward step reads is emitted as it was before the step.
     kept_carries = [i for i in pullback.kept if captured <= i < first]
     forward = pullback.forward
-    forward = Lambda(forward.parameters, forward.equations, (*forward.results, *(forward.parameters[i] for i in kept_carries)))
+    forward = Lambda(
+        forward.parameters, forward.equations, (*forward.results, *(forward.parameters[i] for i in kept_carries))
+    )
     outputs = b.emit("scan", inputs, a, (forward,), pullback.binds(equation))
     count = len(body.results)  # the stopping flag becomes the count, so the numbers agree
     residuals = outputs[count : count + pullback.residuals]
@@ -128,7 +138,11 @@ def _augment(d: Any, b: Any, equation: Any, needs: Sequence[bool], useful: Seque
         element = [inner.parameter(v.type.element, v.name) for v in list_values]
         split = len(element) - len([j for j in pullback.useful if j >= carries])
         pulled = dict(
-            zip(pullback.reached, inner.inline(pullback.backward, (*constants, *element[:split], *carry, *element[split:])), strict=True)
+            zip(
+                pullback.reached,
+                inner.inline(pullback.backward, (*constants, *element[:split], *carry, *element[split:])),
+                strict=True,
+            )
         )
         ct_next = [pulled.get(captured + j) or inner.filled(0.0, outputs[j].type) for j in ct_carries]
         emitted = [i for i in pullback.reached if not captured <= i < first]
@@ -137,7 +151,12 @@ def _augment(d: Any, b: Any, equation: Any, needs: Sequence[bool], useful: Seque
         results = b.emit(
             "scan",
             (*outer, *(inputs[i] for i in kept_captured), *initial, *list_values),
-            {"captured": len(outer) + len(kept_captured), "carries": len(ct_carries), "size": size, "reverse": not a["reverse"]},
+            {
+                "captured": len(outer) + len(kept_captured),
+                "carries": len(ct_carries),
+                "size": size,
+                "reverse": not a["reverse"],
+            },
             (step,),
         )
         out: list[Any] = [None] * len(inputs)

@@ -1,7 +1,7 @@
 """``split`` a list into segments and ``join`` them: what checkpointing a long scan is written with.
 
-``split(xs)``, attributes `length` and `inner`: a list of ceil(T / length) lists, all of `length` but the last. The second
-output counts each segment's elements and binds the name `inner`. ``join`` is its inverse and its adjoint.
+``split(xs)``, attributes `length` and `inner`: a list of ceil(T / length) lists, all of `length` but the last. The
+second output counts each segment's elements and binds the name `inner`. ``join`` is its inverse and its adjoint.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ def _infer_split(types: Sequence[ListType], attributes: Attributes, bodies: Sequ
 def _evaluate_split(run: Callable[..., Any], equation: Any, inputs: Sequence[Any], sizes: Any) -> Sequence[Any]:
     length, total = equation.attributes["length"], sizes.value(equation.attributes["size"])
     starts = range(0, total, length)
-    return [[np.int64(min(length, total - s)) for s in starts], *([xs[s : s + length] for s in starts] for xs in inputs)]
+    return [
+        [np.int64(min(length, total - s)) for s in starts],
+        *([xs[s : s + length] for s in starts] for xs in inputs),
+    ]
 
 
 def _augment_split(d: Any, b: Any, equation: Any, needs: Sequence[bool], useful: Sequence[bool]) -> Any:
@@ -72,6 +75,9 @@ def _augment_join(d: Any, b: Any, equation: Any, needs: Sequence[bool], useful: 
 register(Combinator("split", _infer_split, _evaluate_split, _augment_split))
 register(
     Combinator(
-        "join", _infer_join, lambda run, e, inputs, sizes: [[x for segment in inputs[0] for x in segment]], _augment_join
+        "join",
+        _infer_join,
+        lambda run, e, inputs, sizes: [[x for segment in inputs[0] for x in segment]],
+        _augment_join,
     )
 )

@@ -23,7 +23,9 @@ def _infer(types: Sequence[ListType], attributes: Attributes, bodies: Sequence[A
     for body in bodies:
         check_parameters("switch", types[1:], body)
         if tuple(v.type for v in body.results) != results:
-            raise CarryError(f"every branch gives the same types; got {results} and {tuple(v.type for v in body.results)}")
+            raise CarryError(
+                f"every branch gives the same types; got {results} and {tuple(v.type for v in body.results)}"
+            )
     return results
 
 

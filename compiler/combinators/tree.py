@@ -1,15 +1,15 @@
 """``tree_up`` and ``tree_down``: bodies applied along a tree, from the leaves to the root and back.
 
-A tree is a list axis of nodes (size N) with three lists of numbers: `parent` (-1 for the root), `slot` (the place among its
-siblings) and `height` (0 for a leaf). Within a body, K is the size of the node's list of children.
+A tree is a list axis of nodes (size N) with three lists of numbers: `parent` (-1 for the root), `slot` (the place among
+its siblings) and `height` (0 for a leaf). Within a body, K is the size of the node's list of children.
 
-- `tree_up`. Inputs: parent, slot, height, captured values, own lists (one element per node), kid lists (per node too, but
-  delivered to the parent's body, as a list of K). Body: captured, own elements, the children's results (lists of K), kid lists
-  → results, own outputs, kid outputs (lists of K). Outputs: every node's results, own outputs, kid outputs put back at the
-  children (zero at the root). Attributes: `captured`, `own`, `states` (the number of results), `emitted` (of own outputs),
-  `size` (N), `arity` (K).
-- `tree_down`. Inputs: parent, slot, height, captured, the root's states, own lists, kid lists. Body: captured, states, own,
-  kid lists → the children's states (lists of K), own outputs, kid outputs. Outputs: own outputs, kid outputs.
+- `tree_up`. Inputs: parent, slot, height, captured values, own lists (one element per node), kid lists (per node too,
+  but delivered to the parent's body, as a list of K). Body: captured, own elements, the children's results (lists of
+  K), kid lists → results, own outputs, kid outputs (lists of K). Outputs: every node's results, own outputs, kid
+  outputs put back at the children (zero at the root). Attributes: `captured`, `own`, `states` (the number of results),
+  `emitted` (of own outputs), `size` (N), `arity` (K).
+- `tree_down`. Inputs: parent, slot, height, captured, the root's states, own lists, kid lists. Body: captured, states,
+  own, kid lists → the children's states (lists of K), own outputs, kid outputs. Outputs: own outputs, kid outputs.
 
 Each is the other's transpose: the cotangent of a result travels down, that of a state travels up.
 """
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
-
 
 from ..builder import Builder
 from ..errors import CarryError, ShapeError
@@ -61,7 +60,9 @@ def _infer_up(types: Sequence[ListType], attributes: Attributes, bodies: Sequenc
     first = a["captured"] + a["own"]
     for i, (given, taken) in enumerate(zip(states, found[first : first + len(states)], strict=False)):
         if given.listed(a["arity"]) != taken:
-            raise CarryError(f"a node gives a result of {given} where it takes its children's as {taken.element} (leaf {i})")
+            raise CarryError(
+                f"a node gives a result of {given} where it takes its children's as {taken.element} (leaf {i})"
+            )
     check_parameters("tree_up", expected, body)
     own_outputs = results[a["states"] : a["states"] + a["emitted"]]
     kid_outputs = _kid_outputs(results[a["states"] + a["emitted"] :], a)
@@ -75,7 +76,11 @@ def _infer_down(types: Sequence[ListType], attributes: Attributes, bodies: Seque
     states, own = captured + a["states"], captured + a["states"] + a["own"]
     check_parameters(
         "tree_down",
-        (*types[TABLES:states], *elements("tree_down", types[states:own], a["size"]), *_kid_elements("tree_down", types[own:], a)),
+        (
+            *types[TABLES:states],
+            *elements("tree_down", types[states:own], a["size"]),
+            *_kid_elements("tree_down", types[own:], a),
+        ),
         body,
     )
     results = tuple(v.type for v in body.results)
@@ -153,7 +158,9 @@ def _store(columns: list[Any], out: Sequence[Any], node: int, kids: Sequence[int
 # --- adjoints ---------------------------------------------------------------------------------------------------------
 
 
-def _fixpoint(d: Any, body: Lambda, needs: Sequence[bool], useful: Sequence[bool], state_parameter: int, states: int) -> Any:
+def _fixpoint(
+    d: Any, body: Lambda, needs: Sequence[bool], useful: Sequence[bool], state_parameter: int, states: int
+) -> Any:
     """Which states take part in differentiation and which can have a cotangent, round the recursion."""
     needs, useful = list(needs), list(useful)
     changed = True
@@ -174,7 +181,9 @@ def _fixpoint(d: Any, body: Lambda, needs: Sequence[bool], useful: Sequence[bool
 
 
 def _partition(residuals: Sequence[Any], arity: Any) -> tuple[list[int], list[int]]:
-    """Residuals kept at the node, and those that are one per child (kept at the children: no padding to the widest node)."""
+    """Residuals kept at the node, and those that are one per child (kept at the children: no padding to the widest
+    node).
+    """
     own, kid = [], []
     for i, value in enumerate(residuals):
         (kid if value.type.axes and value.type.axes[0] == arity else own).append(i)
@@ -204,7 +213,10 @@ class _Transpose:
 
     def emit(self, op: str, states: Sequence[Any], own: Sequence[Any], kid: Sequence[Any]) -> tuple[Any, ...]:
         a = self.equation.attributes
-        order = [self.roles[r] for r in (("captured", "own", "states", "kid") if op == "tree_up" else ("captured", "states", "own", "kid"))]
+        order = [
+            self.roles[r]
+            for r in (("captured", "own", "states", "kid") if op == "tree_up" else ("captured", "states", "own", "kid"))
+        ]
         self.inner.parameters = [p for group in order for _, p in group]
         body, outer = self.inner.close((*states, *own, *kid))
         inputs = [
@@ -277,7 +289,8 @@ def _augment_up(d: Any, b: Any, equation: Any, needs: Sequence[bool], useful: Se
                 arguments.append(back.take("own" if j < first_kid else "kid", value, body.results[j].type))
         pulled = dict(zip(pullback.reached, inner.inline(pullback.backward, arguments), strict=True))
         down = [
-            pulled.get(state_parameter + j) or inner.filled(0.0, body.parameters[state_parameter + j].type) for j in ct_states
+            pulled.get(state_parameter + j) or inner.filled(0.0, body.parameters[state_parameter + j].type)
+            for j in ct_states
         ]
         own_out = [i for i in pullback.reached if i < state_parameter]
         kid_out = [i for i in pullback.reached if i >= state_parameter + states]

@@ -1,8 +1,9 @@
 """``view``: the windows of a grid, and ``overlap_add``, its adjoint. ``window_map f = map f . view``.
 
 `view` takes a list under d axes whose elements are arrays and gives, for each place of the window, an array
-``[size…, *element]``. Attributes, one entry per dimension: `window`, `stride`, `dilation`, `low` and `high` (elements of
-padding; negative ones crop), and one number `fill`. `overlap_add` adds windows back in place; attribute `sizes`: the grid's.
+``[size…, *element]``. Attributes, one entry per dimension: `window`, `stride`, `dilation`, `low` and `high` (elements
+of padding; negative ones crop), and one number `fill`. `overlap_add` adds windows back in place; attribute `sizes`: the
+grid's.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def check_windows(equation: Any, extent: Callable[[Size], int]) -> None:
         WindowError: it is, in the dimension that the message names.
     """
     sizes = equation.inputs[0].type.axes if equation.op == "view" else equation.attributes["sizes"]
-    for d, (size, (window, _, dilation, low, high)) in enumerate(zip(sizes, _settings(equation.attributes), strict=False)):
+    for d, (size, (window, _, dilation, low, high)) in enumerate(
+        zip(sizes, _settings(equation.attributes), strict=False)
+    ):
         reach, available = span(window, dilation), extent(size) + low + high
         if reach > available and not (extent(size) == 0 and low + high >= reach - 1):
             raise WindowError(
@@ -65,7 +68,9 @@ def _places(attributes: Attributes, counts: Sequence[int], extents: Sequence[int
         for within in itertools.product(*map(range, attributes["window"])):
             where = tuple(
                 i * stride + k * dilation - low
-                for i, k, stride, dilation, low in zip(at, within, attributes["stride"], attributes["dilation"], attributes["low"], strict=True)
+                for i, k, stride, dilation, low in zip(
+                    at, within, attributes["stride"], attributes["dilation"], attributes["low"], strict=True
+                )
             )
             yield at, within, where if all(0 <= w < n for w, n in zip(where, extents, strict=True)) else None
 
@@ -98,7 +103,9 @@ def _augment_view(d: Any, b: Any, equation: Any, needs: Sequence[bool], useful: 
     return outputs, lambda b, cts: [b("overlap_add", cts[0], **attributes)]
 
 
-def _infer_overlap_add(types: Sequence[ListType], attributes: Attributes, bodies: Sequence[Any]) -> tuple[ListType, ...]:
+def _infer_overlap_add(
+    types: Sequence[ListType], attributes: Attributes, bodies: Sequence[Any]
+) -> tuple[ListType, ...]:
     (own,), sizes, settings = types, attributes["sizes"], _settings(attributes)
     axes = tuple(window_count(size, *s) for size, s in zip(sizes, settings, strict=True))
     d = len(settings)

@@ -13,7 +13,7 @@ from typing import Any
 from ..builder import Builder
 from ..ir import Equation, Lambda, Value
 from ..types import DType
-from .law import Scope, law, makers, users
+from .law import OpenBuilder, Scope, law, makers, renamed, users
 from .loop import Loop
 
 NAME = "accumulator sink"
@@ -34,9 +34,15 @@ class _Exported:
 
 
 class _Level:
-    """The body of a loop on the way to the summed value, and which of its values vary from step to step."""
+    """The body of a loop on the way to the summed value.
 
-    def __init__(self, equation: Equation):
+    Attributes:
+        varying: its values that differ from step to step of this loop.
+        summed: its values that differ between the elements that are summed (steps of the outermost loop).
+        bound: the list sizes that it determines.
+    """
+
+    def __init__(self, equation: Equation, around: _Level | None = None):
         self.equation = equation
         self.loop = Loop(equation)
         self.made = makers(self.loop.equations)
@@ -47,6 +53,14 @@ class _Level:
             if any(v in self.varying for v in e.inputs) or (not e.inputs and e.op != "constant"):
                 self.varying.update(e.outputs)
         self.bound = {name for e in self.loop.equations for name, _ in e.binds}
+        if around is None:
+            self.summed = self.varying
+        else:
+            outer = (*self.captured.items(), *self.lists.items())
+            self.summed = {inner for inner, value in outer if value in around.summed}
+            for e in self.loop.equations:
+                if any(v in self.summed for v in e.inputs):
+                    self.summed.update(e.outputs)
 
 
 class _Sum:
@@ -67,10 +81,12 @@ class _Sum:
         """Whether summing outside turns up a contraction (or rows accumulated, or something smaller to sum)."""
         level = self.levels[depth]
         e = level.made.get(value)
-        if e is None or value not in level.varying:
-            return depth > 0 and value in level.captured and self.gains(level.captured[value], depth - 1)
+        if e is None or value not in level.varying or not self._varies(value, depth):
+            return False
         if e.op == "contract":
-            return self._can_export(e.inputs, depth)
+            # A sum taken before the contraction must not be taken in 16 bits.
+            exact = self._sums(e.inputs, depth) or e.inputs[0].type.dtype.bits > 16
+            return exact and self._can_export(e.inputs, depth)
         if e.op == "broadcast":
             return True
         if e.op == "cast":
@@ -98,7 +114,7 @@ class _Sum:
 
     def _enter(self, e: Equation, value: Value, depth: int, action: Callable[[Value], Any]) -> Any:
         """Do something with the element of a map's output."""
-        self.levels.append(_Level(e))
+        self.levels.append(_Level(e, self.levels[depth]))
         try:
             return action(e.bodies[0].results[e.outputs.index(value)])
         finally:
@@ -106,15 +122,7 @@ class _Sum:
 
     def _varies(self, value: Value, depth: int) -> bool:
         """Whether a value differs between the elements that are summed."""
-        level = self.levels[depth]
-        if depth == 0:
-            return value in level.varying
-        if value in level.captured:
-            return self._varies(level.captured[value], depth - 1)
-        if value in level.lists:
-            return self._varies(level.lists[value], depth - 1)
-        maker = level.made[value]
-        return any(self._varies(v, depth) for v in maker.inputs)
+        return value in self.levels[depth].summed
 
     def _sums(self, values: Sequence[Value], depth: int) -> bool:
         """Whether each of the values can be summed by itself."""
@@ -232,7 +240,7 @@ class _Sum:
         """The sum of a value over the outermost loop."""
         level = self.levels[depth]
         e = level.made.get(value)
-        if e is None or value not in level.varying or not self.gains(value, depth):
+        if e is None or not self.gains(value, depth):
             return self._plain(value, depth)
         if e.op == "contract":
             labels, output = e.attributes["spec"].split("->")
@@ -316,7 +324,7 @@ def accumulator_sink(body: Lambda, scope: Scope) -> Lambda:
         if maker is None or maker.op != "map":
             continue
         current = maps.get(maker, maker)
-        b = Builder()
+        b = OpenBuilder()
         b.source = e.source
         total = _Sum(b, current)
         element = current.bodies[0].results[current.outputs.index(e.inputs[0])]
@@ -325,15 +333,96 @@ def accumulator_sink(body: Lambda, scope: Scope) -> Lambda:
         if len(use[e.inputs[0]]) > 1:
             scope.refused(NAME, e, f"the list {e.inputs[0].type} is read elsewhere too")
             continue
-        _define(b, body)
         result = total.total(element).value
         current = total.levels[0].loop.equation()
         maps[maker] = current
-        after[e] = _with_result(b.equations, result, e.output, table)
+        result.name = result.name or e.output.name
+        table[e.output] = result
+        after[e] = b.equations
         scope.fired(NAME, e, f"the sum over {maker.attributes['size']} of {e.output.type} is taken of its operands")
     if not after:
         return body
     out: list[Equation] = []
     for e in body.equations:
-        out.extend(after.get(e, (maps.get(e, e),)))
-    return Lambda(body.parameters, tuple(out), body.results)
+        out.extend(renamed(x, table) for x in after.get(e, (maps.get(e, e),)))
+    return Lambda(body.parameters, tuple(out), tuple(table.get(v, v) for v in body.results))
+
+
+@law("contraction under a map")
+def contraction_under_a_map(body: Lambda, scope: Scope) -> Lambda:
+    """contract(a, b) whose output is a list over n = map over n of a contraction, where n is the outermost axis of every operand
+    that has it: so that it can join other maps over n."""
+    out: list[Equation] = []
+    changed = False
+    for e in body.equations:
+        mapped = _mapped(e) if e.op == "contract" and e.output.type.axes else None
+        out.extend((e,) if mapped is None else mapped)
+        if mapped is not None:
+            scope.fired("contraction under a map", e, f"{e.attributes['spec']} over {e.output.type.axes[0]}")
+            changed = True
+    return Lambda(body.parameters, tuple(out), body.results) if changed else body
+
+
+def _mapped(e: Equation) -> list[Equation] | None:
+    operands, output = e.attributes["spec"].split("->")
+    labels, name = operands.split(","), output[0]
+    if any(name in own[1:] for own in labels):
+        return None
+    b = OpenBuilder()
+    b.source = e.source
+    lists = [v for v, own in zip(e.inputs, labels, strict=True) if own[:1] == name]
+    spec = f"{','.join(own.lstrip(name) for own in labels)}->{output[1:]}"
+
+    def element(inner: Builder, *values: Value) -> list[Value]:
+        found = iter(values)
+        arguments = [next(found) if own[:1] == name else v for v, own in zip(e.inputs, labels, strict=True)]
+        return [inner("contract", *arguments, **{**e.attributes, "spec": spec})]
+
+    (made,) = b.map(e.output.type.axes[0], lists, element)
+    (equation,) = b.equations
+    return [Equation("map", equation.inputs, e.outputs, equation.attributes, equation.bodies, (), e.source)]
+
+
+@law("contractions side by side")
+def contractions_side_by_side(body: Lambda, scope: Scope) -> Lambda:
+    """concatenate (contract(a, b), contract(a, c)) = contract(a, concatenate b c), along an axis that a has not, outside of a
+    recurrent step: one large product (the gradient of a packed weight) for several small ones."""
+    if scope.recurrent:
+        return body
+    made = makers(body.equations)
+    use = users(body)
+    out: list[Equation] = []
+    changed = False
+    for e in body.equations:
+        joined = _side_by_side(e, made, use) if e.op == "concatenate" else None
+        out.extend((e,) if joined is None else joined)
+        if joined is not None:
+            scope.fired("contractions side by side", e, f"{len(e.inputs)} contractions become one of {e.output.type}")
+            changed = True
+    return Lambda(body.parameters, tuple(out), body.results) if changed else body
+
+
+def _side_by_side(e: Equation, made: dict[Value, Equation], use: dict[Value, list[Equation | None]]) -> list[Equation] | None:
+    parts = [made.get(v) for v in e.inputs]
+    if any(p is None or p.op != "contract" or len(use[p.output]) > 1 for p in parts):
+        return None
+    first = parts[0]
+    if len({p.attributes["spec"] for p in parts}) > 1 or len({p.attributes.get("dtype") for p in parts}) > 1:
+        return None
+    operands, output = first.attributes["spec"].split("->")
+    labels, label = operands.split(","), output[e.attributes["axis"]]
+    for side in (0, 1):
+        same = all(p.inputs[1 - side] is first.inputs[1 - side] for p in parts)
+        axes = first.inputs[side].type.axes
+        if not same or label in labels[1 - side] or any(p.inputs[side].type.axes != axes for p in parts):
+            continue
+        b = OpenBuilder()
+        b.source = e.source
+        axis = labels[side].index(label) - len(axes)
+        joined = b.lift("concatenate", *(p.inputs[side] for p in parts), axis=axis)
+        inputs = (joined, first.inputs[1]) if side == 0 else (first.inputs[0], joined)
+        return [*b.equations, Equation("contract", inputs, e.outputs, first.attributes, (), (), e.source)]
+    return None
+
+
+LAWS = (accumulator_sink, contraction_under_a_map, contractions_side_by_side)

@@ -5,6 +5,8 @@ All are exact but for the sign of a zero, and none hides a NaN: ``0 * x`` stays 
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..ir import Equation, Value
 from ..types import bf16, f16
 from .sweep import Sweep, single
@@ -99,6 +101,17 @@ def copies_of_a_constant(s: Sweep, e: Equation) -> Value | None:
     return s.emit("constant", value=-number if e.op == "neg" else number, dtype=dtype, shape=e.output.type.shape)
 
 
+@single("a constant of equal elements", "constant")
+def uniform_constant(s: Sweep, e: Equation) -> Value | None:
+    """a constant array of equal elements = one number that fills it, which other laws can read."""
+    value, a = e.attributes["value"], e.attributes
+    if not isinstance(value, np.ndarray) or not value.size or not bool(np.all(value == value.flat[0])):
+        return None
+    if not value.flat[0] and value.dtype.kind == "f" and np.signbit(value).any():
+        return None
+    return s.emit("constant", value=value.flat[0].item(), dtype=a["dtype"], shape=a["shape"])
+
+
 @single("broadcast of a broadcast", "broadcast")
 def broadcast_of_a_broadcast(s: Sweep, e: Equation) -> Value | None:
     """broadcast . broadcast = broadcast."""
@@ -156,24 +169,24 @@ def _slice(s: Sweep, x: Value, bounds: list[tuple[int, int]]) -> Value:
 
 @single("sum of padded parts", "add")
 def sum_of_padded_parts(s: Sweep, e: Equation) -> Value | None:
-    """pad x + pad y = pad (concatenate x y), where x and y are padded along one axis only and lie side by side. It is what
-    the adjoint of a packed value's parts becomes."""
-    first, second = (s.maker(v, "pad") for v in e.inputs)
-    if first is None or second is None or any((*first.attributes["interior"], *second.attributes["interior"])):
+    """pad x + pad y = pad (concatenate x y), where x and y lie side by side along one axis and are padded alike along the others.
+    It is what the adjoint of a packed value's parts becomes."""
+    pads = [s.maker(v, "pad") for v in e.inputs]
+    if None in pads or any(n for pad in pads for n in pad.attributes["interior"]):
         return None
-    lows = [first.attributes["low"], second.attributes["low"]]
-    highs = [first.attributes["high"], second.attributes["high"]]
-    padded = {d for pads in (*lows, *highs) for d, n in enumerate(pads) if n}
-    if len(padded) != 1:
-        return None
-    (axis,) = padded
-    for left, right in ((0, 1), (1, 0)):
-        parts = (first, second)[left].inputs[0], (first, second)[right].inputs[0]
-        if lows[left][axis] + parts[0].type.shape[axis] == lows[right][axis]:
-            both = s.emit("concatenate", *parts, axis=axis)
-            low, high = lows[left], highs[right]
-            return s.emit("pad", both, low=low, high=high, interior=(0,) * len(low))
+    for first, second in (pads, pads[::-1]):
+        place, other = _place(first), _place(second)
+        apart = [d for d, (p, q) in enumerate(zip(place, other, strict=True)) if p != q]
+        if len(apart) == 1 and place[apart[0]][1] == other[apart[0]][0]:
+            both = s.emit("concatenate", first.inputs[0], second.inputs[0], axis=apart[0])
+            low = first.attributes["low"]
+            return s.emit("pad", both, low=low, high=second.attributes["high"], interior=(0,) * len(low))
     return None
+
+
+def _place(pad: Equation) -> list[tuple[int, int]]:
+    """Where the padded value lies along each axis."""
+    return [(lo, lo + n) for lo, n in zip(pad.attributes["low"], pad.inputs[0].type.shape, strict=True)]
 
 
 @single("concatenation of a concatenation", "concatenate")
@@ -209,6 +222,7 @@ LAWS = (
     signs,
     identity,
     inverse_pair,
+    uniform_constant,
     copies_of_a_constant,
     broadcast_of_a_broadcast,
     slice_of_a_copy,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..ir import Equation, Lambda, Value, live_equations
+from ..records import RECORDS
 from .law import LOOPS, Scope, law, size_names
 from .loop import Loop
 
@@ -26,7 +27,7 @@ def dead_code(body: Lambda, scope: Scope) -> Lambda:
         live = [v in needed or v in bound for v in equation.outputs]
         if not any(live):
             changed = True
-            if equation.op != "constant":
+            if getattr(RECORDS[equation.op], "cost", "loop") != "free":
                 scope.fired("dead code", equation, f"{equation.op} is read by nobody")
             continue
         if equation.bodies:
@@ -51,8 +52,9 @@ def _trimmed(equation: Equation, live: list[bool], scope: Scope) -> Equation:
     out = _trim_switch(equation, live) if equation.op == "switch" else _trim_loop(equation, live)
     scope.tight.update(out.bodies)
     if out is not equation:
-        fewer = len(equation.outputs) - len(out.outputs), len(equation.inputs) - len(out.inputs)
-        scope.fired("dead code", equation, f"{equation.op} has {fewer[0]} outputs and {fewer[1]} inputs less")
+        fewer = len(equation.outputs) - len(out.outputs)
+        if fewer:
+            scope.fired("dead code", equation, f"{fewer} outputs of {equation.op} are read by nobody")
     return out
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ..ir import Equation, Lambda, Value
 from ..sizes import Size
-from .law import COPIES, LOOPS, Scope, cone, law, makers, may_raise, moved, numel, size_names
+from .law import COPIES, LOOPS, Scope, cone, law, makers, may_raise, moved, numel, size_names, users
 from .loop import Loop, Port, new_map
 
 NARROW = 32
@@ -62,6 +62,62 @@ def _movable(equation: Equation, bound: set[str], scope: Scope, size: Size) -> b
         return False
     names = size_names(equation, scope)
     return not names or not (names & bound or scope.varies(names, size))
+
+
+@law("steady terms of a sum")
+def steady_terms(body: Lambda, scope: Scope) -> Lambda:
+    """in a recurrent step, (x + s) + y = (x + y) + s, where x and y are made of captured values and elements and s is not: the
+    steady terms of a sum are added first, so that they can leave the loop."""
+    out: list[Equation] = []
+    changed = False
+    for equation in body.equations:
+        if equation.op in ("scan", "tree_up", "tree_down") and any(e.op == "add" for e in equation.bodies[0].equations):
+            again = _steadied(equation, scope)
+            changed |= again is not equation
+            equation = again
+        out.append(equation)
+    return Lambda(body.parameters, tuple(out), body.results) if changed else body
+
+
+def _steadied(equation: Equation, scope: Scope) -> Equation:
+    loop = Loop(equation)
+    captured = {p.inner for p in loop.role("captured")}
+    steady = captured | {p.inner for p in loop.role("list")}
+    for e in loop.equations:
+        if all(v in captured for v in e.inputs):
+            captured.update(e.outputs)
+        if all(v in steady for v in e.inputs):
+            steady.update(e.outputs)
+    made = makers(loop.equations)
+    use = users(loop.body)
+
+    def terms(value: Value, root: bool) -> list[Value]:
+        e = made.get(value)
+        if e is None or e.op != "add" or value in steady or not (root or len(use[value]) == 1):
+            return [value]
+        return [t for v in e.inputs for t in terms(v, False)]
+
+    replaced: dict[Equation, list[Equation]] = {}
+    for e in loop.equations:
+        if e.op != "add" or e.output in steady or all(u is not None and u.op == "add" for u in use[e.output]) and len(use[e.output]) == 1:
+            continue
+        parts = terms(e.output, True)
+        fixed = sorted((v for v in parts if v in steady), key=lambda v: v not in captured)
+        if len(fixed) < 2:
+            continue
+        ordered = [*fixed, *(v for v in parts if v not in steady)]
+        chain, total = [], ordered[0]
+        for i, term in enumerate(ordered[1:]):
+            last = i == len(ordered) - 2
+            result = e.output if last else Value(e.output.type)
+            chain.append(Equation("add", (total, term), (result,), {}, (), (), e.source))
+            total = result
+        replaced[e] = chain
+        scope.fired("steady terms of a sum", e, f"{len(fixed)} of {len(parts)} terms of {e.output.type} are added first")
+    if not replaced:
+        return equation
+    loop.equations = [x for e in loop.equations for x in replaced.get(e, (e,))]
+    return loop.equation()
 
 
 @law("invariants out of loops")
@@ -191,4 +247,4 @@ def _too_narrow(equation: Equation, varying: set[Value]) -> bool:
     )
 
 
-LAWS = (invariants, input_hoist)
+LAWS = (steady_terms, invariants, input_hoist)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..builder import Builder
 from ..errors import Source
 from ..ir import Equation, Lambda, Value
 from ..records import RECORDS, Combinator
@@ -124,6 +125,16 @@ def law(name: str) -> Callable[[Callable[[Lambda, Scope], Lambda]], Law]:
         return Law(name, " ".join((apply.__doc__ or "").split()), apply)
 
     return make
+
+
+class OpenBuilder(Builder):
+    """A builder whose equations may use any value: they are put into a body that defines them."""
+
+    def can_use(self, value: Value) -> bool:
+        return True
+
+    def use(self, value: Value) -> Value:
+        return value
 
 
 # --- questions ----------------------------------------------------------------------------------------------------------

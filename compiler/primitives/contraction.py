@@ -1,7 +1,7 @@
 """The contraction of two operands (einsum), the one primitive that may also run over list axes.
 
-Labels cover an operand's list axes, then its shape. Every label stands in at least two of (left, right, output) and at most
-once in each, so that the adjoint of a contraction is a contraction.
+Labels cover an operand's list axes, then its shape. Every label stands in at least two of (left, right, output) and at
+most once in each, so that the adjoint of a contraction is a contraction.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def _infer(types: Sequence[ListType], attributes: Attributes) -> tuple[ListType,
     for labels, type_ in zip((left, right), types, strict=True):
         extents = (*type_.axes, *type_.shape)
         if len(labels) != len(extents) or len(set(labels)) != len(labels):
-            raise ShapeError(f"the labels {labels!r} of {attributes['spec']!r} do not name the axes of {type_} once each")
+            raise ShapeError(
+                f"the labels {labels!r} of {attributes['spec']!r} do not name the axes of {type_} once each"
+            )
         for label, extent in zip(labels, extents, strict=True):
             if sizes.setdefault(label, extent) != extent:
                 raise ShapeError(
@@ -38,7 +40,9 @@ def _infer(types: Sequence[ListType], attributes: Attributes) -> tuple[ListType,
                 )
     for label in sizes:
         if (label in left) + (label in right) + (label in output) < 2:
-            raise ShapeError(f"the label {label!r} of {attributes['spec']!r} stands in one place only; sum that axis first")
+            raise ShapeError(
+                f"the label {label!r} of {attributes['spec']!r} stands in one place only; sum that axis first"
+            )
     if types[0].dtype is not types[1].dtype or types[0].dtype is boolean:
         raise DtypeError(f"a contraction takes two operands of one numeric dtype; got {types[0]} and {types[1]}")
     lists = [sizes[label] for label in output if isinstance(sizes[label], Size)]

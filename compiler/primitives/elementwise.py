@@ -20,7 +20,9 @@ def no_lists(name: str, types: Sequence[ListType]) -> None:
             raise ShapeError(f"{name} takes arrays, not a list of {type_.element}: put it inside ff.map")
 
 
-def _same(name: str, kinds: str, output: DType | None = None) -> Callable[[Sequence[ListType], Attributes], tuple[ListType, ...]]:
+def _same(
+    name: str, kinds: str, output: DType | None = None
+) -> Callable[[Sequence[ListType], Attributes], tuple[ListType, ...]]:
     def infer(types: Sequence[ListType], attributes: Attributes) -> tuple[ListType, ...]:
         no_lists(name, types)
         first = types[0]
@@ -63,7 +65,9 @@ def unary(
             numpy,
             rule if adjoint else None,
             "elementwise",
-            samples=tuple(Sample((array(dtypes[k], *shape),), domain=domain) for k in kinds for shape in ((), (3,), (2, 3))),
+            samples=tuple(
+                Sample((array(dtypes[k], *shape),), domain=domain) for k in kinds for shape in ((), (3,), (2, 3))
+            ),
             refusals=() if wrong is None else (Refusal((wrong,), {}, DtypeError, "cast it"),),
         )
     )
@@ -90,7 +94,15 @@ def binary(
         for shape in ((), (3,), (2, 3))
     )
     register(
-        Primitive(name, _same(name, kinds, output), numpy, rule if adjoint else None, "elementwise", samples=samples, refusals=_pair(kinds))
+        Primitive(
+            name,
+            _same(name, kinds, output),
+            numpy,
+            rule if adjoint else None,
+            "elementwise",
+            samples=samples,
+            refusals=_pair(kinds),
+        )
     )
 
 
@@ -133,15 +145,15 @@ unary(
 )
 unary("sin", np.sin, lambda b, x, y, ct: b("mul", ct, b("cos", x)))
 unary("cos", np.cos, lambda b, x, y, ct: b("neg", b("mul", ct, b("sin", x))))
-unary(
-    "arctan", np.arctan, lambda b, x, y, ct: b("div", ct, b("add", _constant(b, x, 1.0), b("mul", x, x)))
-)
+unary("arctan", np.arctan, lambda b, x, y, ct: b("div", ct, b("add", _constant(b, x, 1.0), b("mul", x, x))))
 unary("tanh", np.tanh, lambda b, x, y, ct: b("mul", ct, b("sub", _constant(b, y, 1.0), b("mul", y, y))))
 unary("sigmoid", _numpy_sigmoid, lambda b, x, y, ct: b("mul", ct, b("mul", y, b("sub", _constant(b, y, 1.0), y))))
 unary(
     "erf",
     _numpy_erf,
-    lambda b, x, y, ct: b("mul", ct, b("mul", _constant(b, x, 2.0 / math.sqrt(math.pi)), b("exp", b("neg", b("mul", x, x))))),
+    lambda b, x, y, ct: b(
+        "mul", ct, b("mul", _constant(b, x, 2.0 / math.sqrt(math.pi)), b("exp", b("neg", b("mul", x, x))))
+    ),
 )
 unary("floor", np.floor, lambda b, x, y, ct: None)
 unary("ceil", np.ceil, lambda b, x, y, ct: None)
@@ -189,7 +201,13 @@ def _extremum_adjoint(compare: str) -> Callable[..., Any]:
 
 binary("maximum", np.maximum, _extremum_adjoint("gt"))
 binary("minimum", np.minimum, _extremum_adjoint("lt"))
-binary("remainder", np.remainder, lambda b, x, y, z, ct: (ct, b("neg", b("mul", ct, b("floor", b("div", x, y))))), "f", domain=(0.5, 2.0))
+binary(
+    "remainder",
+    np.remainder,
+    lambda b, x, y, z, ct: (ct, b("neg", b("mul", ct, b("floor", b("div", x, y))))),
+    "f",
+    domain=(0.5, 2.0),
+)
 binary(
     "arctan2",
     np.arctan2,
@@ -232,7 +250,9 @@ def _infer_select(types: Sequence[ListType], attributes: Attributes) -> tuple[Li
     if condition.dtype is not boolean:
         raise DtypeError(f"the condition of where is bool; got {condition.dtype}")
     if chosen != other or condition.shape != chosen.shape:
-        raise ShapeError(f"where takes three arrays of one shape, the last two of one dtype; got {', '.join(map(str, types))}")
+        raise ShapeError(
+            f"where takes three arrays of one shape, the last two of one dtype; got {', '.join(map(str, types))}"
+        )
     return (chosen,)
 
 

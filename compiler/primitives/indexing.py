@@ -22,7 +22,9 @@ def _check_index(name: str, type_: ListType) -> None:
 def _check_range(index: Any, size: int) -> None:
     bad = np.asarray(index)[(np.asarray(index) < 0) | (np.asarray(index) >= size)]
     if bad.size:
-        raise IndexRangeError(f"the index {int(bad.flat[0])} is out of range for a table of {size}; indices run from 0 to {size - 1}")
+        raise IndexRangeError(
+            f"the index {int(bad.flat[0])} is out of range for a table of {size}; indices run from 0 to {size - 1}"
+        )
 
 
 # --- gather: rows of a table; scatter_add: its adjoint ----------------------------------------------------------------
@@ -115,7 +117,9 @@ def _infer_gather_along(types: Sequence[ListType], attributes: Attributes) -> tu
     if len(index.shape) != len(table.shape) or any(
         n != m for d, (n, m) in enumerate(zip(index.shape, table.shape, strict=True)) if d != axis
     ):
-        raise ShapeError(f"take_along_axis takes an index that agrees with the array in the other axes; got {table} and {index}")
+        raise ShapeError(
+            f"take_along_axis takes an index that agrees with the array in the other axes; got {table} and {index}"
+        )
     return (table.with_shape(*index.shape),)
 
 
@@ -174,7 +178,10 @@ register(
         "scatter_along",
         _infer_scatter_along,
         _numpy_scatter_along,
-        lambda b, equation, cts: (b("gather_along", cts[0], equation.inputs[1], axis=equation.attributes["axis"]), None),
+        lambda b, equation, cts: (
+            b("gather_along", cts[0], equation.inputs[1], axis=equation.attributes["axis"]),
+            None,
+        ),
         "elementwise",
         samples=(Sample((array(f64, 2, 2), np.array([[0, 2], [1, 1]])), {"axis": 1, "size": 3}),),
         refusals=(Refusal((array(f32, 3), array(f32, 3)), {"axis": 0, "size": 3}, DtypeError, "ff.i64"),),

@@ -1,7 +1,8 @@
 """Counter-based randomness, equal in every evaluator.
 
 A seed is folded with the program's random site and the indices of the enclosing loops, then hashed per lane: SplitMix64
-(Steele, Lea, Flood, *Fast splittable pseudorandom number generators*, 2014). All arithmetic is modulo 2^64, held in i64.
+(Steele, Lea, Flood, *Fast splittable pseudorandom number generators*, 2014). All arithmetic is modulo 2^64, held in
+i64.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def _infer_fold(types: Sequence[ListType], attributes: Attributes) -> tuple[List
 
 def _numpy_fold(seed: Any, counter: Any) -> Any:
     with np.errstate(over="ignore"):
-        z = np.asarray(seed).astype(np.int64).view(np.uint64) + (np.asarray(counter).astype(np.int64).view(np.uint64) + np.uint64(1)) * np.uint64(GOLDEN)
+        z = np.asarray(seed).astype(np.int64).view(np.uint64) + (
+            np.asarray(counter).astype(np.int64).view(np.uint64) + np.uint64(1)
+        ) * np.uint64(GOLDEN)
     return _mix(z).view(np.int64)
 
 
@@ -78,7 +81,10 @@ register(
         _numpy_uniform,
         None,
         "elementwise",
-        samples=(Sample((np.array(11),), {"shape": (2, 3), "dtype": f64}), Sample((np.array(-5),), {"shape": (), "dtype": f64})),
+        samples=(
+            Sample((np.array(11),), {"shape": (2, 3), "dtype": f64}),
+            Sample((np.array(-5),), {"shape": (), "dtype": f64}),
+        ),
         refusals=(Refusal((array(f32),), {"shape": (), "dtype": f32}, DtypeError, "i64"),),
     )
 )

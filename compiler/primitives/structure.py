@@ -1,4 +1,6 @@
-"""Primitives that move elements without arithmetic: constants, broadcast, reshape, transpose, slice, pad, concatenate."""
+"""Primitives that move elements without arithmetic: constants, broadcast, reshape, transpose, slice, pad,
+concatenate.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from .elementwise import no_lists
 def check_axis(axis: int, rank: int) -> None:
     """Refuse an axis that an array of this rank does not have."""
     if not 0 <= axis < rank:
-        raise AxisError(f"axis {axis} is out of range for an array of rank {rank}; steps are written per example, without a batch axis")
+        raise AxisError(
+            f"axis {axis} is out of range for an array of rank {rank}; steps are written per example, without a batch axis"
+        )
 
 
 # --- constant ---------------------------------------------------------------------------------------------------------
@@ -129,7 +133,9 @@ register(
         "transpose",
         _infer_transpose,
         lambda x, permutation: np.transpose(x, permutation),
-        lambda b, equation, cts: (b("transpose", cts[0], permutation=tuple(int(i) for i in np.argsort(equation.attributes["permutation"]))),),
+        lambda b, equation, cts: (
+            b("transpose", cts[0], permutation=tuple(int(i) for i in np.argsort(equation.attributes["permutation"]))),
+        ),
         "free",
         samples=(Sample((array(f64, 2, 3, 4),), {"permutation": (2, 0, 1)}),),
         refusals=(Refusal((array(f32, 3),), {"permutation": (1, 0)}, AxisError, "permutation"),),
@@ -164,7 +170,9 @@ def _infer_slice(types: Sequence[ListType], attributes: Attributes) -> tuple[Lis
     no_lists("slice", types)
     shape = types[0].shape
     bounds = list(zip(attributes["starts"], attributes["stops"], attributes["strides"], strict=True))
-    if len(bounds) != len(shape) or any(not (0 <= a <= z <= n and s > 0) for (a, z, s), n in zip(bounds, shape, strict=True)):
+    if len(bounds) != len(shape) or any(
+        not (0 <= a <= z <= n and s > 0) for (a, z, s), n in zip(bounds, shape, strict=True)
+    ):
         raise ShapeError(f"cannot slice {types[0]} by {bounds}")
     return (types[0].with_shape(*(max(0, -(-(z - a) // s)) for a, z, s in bounds)),)
 
@@ -193,7 +201,9 @@ register(
             Sample((array(f64, 6),), {"starts": (2,), "stops": (4,), "strides": (1,)}),
             Sample((array(f64, 3),), {"starts": (1,), "stops": (1,), "strides": (1,)}),
         ),
-        refusals=(Refusal((array(f32, 3),), {"starts": (0,), "stops": (4,), "strides": (1,)}, ShapeError, "cannot slice"),),
+        refusals=(
+            Refusal((array(f32, 3),), {"starts": (0,), "stops": (4,), "strides": (1,)}, ShapeError, "cannot slice"),
+        ),
     )
 )
 
@@ -206,7 +216,11 @@ def _infer_pad(types: Sequence[ListType], attributes: Attributes) -> tuple[ListT
     if min((*attributes["low"], *attributes["high"], *attributes["interior"]), default=0) < 0:
         raise ShapeError("padding is not negative; slice instead")
     spread = [n + (n - 1) * i if n else 0 for n, i in zip(shape, attributes["interior"], strict=True)]
-    return (types[0].with_shape(*(a + n + z for a, n, z in zip(attributes["low"], spread, attributes["high"], strict=True))),)
+    return (
+        types[0].with_shape(
+            *(a + n + z for a, n, z in zip(attributes["low"], spread, attributes["high"], strict=True))
+        ),
+    )
 
 
 def _numpy_pad(x: Any, low: Any, high: Any, interior: Any) -> Any:
@@ -219,7 +233,9 @@ def _numpy_pad(x: Any, low: Any, high: Any, interior: Any) -> Any:
 
 def _pad_adjoint(b: Any, equation: Any, cts: Sequence[Any]) -> Sequence[Any]:
     a, own = equation.attributes, equation.types[0].shape
-    stops = tuple(lo + ((n - 1) * (i + 1) + 1 if n else 0) for lo, n, i in zip(a["low"], own, a["interior"], strict=True))
+    stops = tuple(
+        lo + ((n - 1) * (i + 1) + 1 if n else 0) for lo, n, i in zip(a["low"], own, a["interior"], strict=True)
+    )
     return (b("slice", cts[0], starts=a["low"], stops=stops, strides=tuple(i + 1 for i in a["interior"])),)
 
 
@@ -252,7 +268,9 @@ def _infer_concatenate(types: Sequence[ListType], attributes: Attributes) -> tup
         if len(type_.shape) != len(first.shape) or any(
             n != m for d, (n, m) in enumerate(zip(type_.shape, first.shape, strict=True)) if d != axis
         ):
-            raise ShapeError(f"concat along axis {axis} takes arrays that agree in the other axes; got {' and '.join(map(str, types))}")
+            raise ShapeError(
+                f"concat along axis {axis} takes arrays that agree in the other axes; got {' and '.join(map(str, types))}"
+            )
     shape = list(first.shape)
     shape[axis] = sum(t.shape[axis] for t in types)
     return (first.with_shape(*shape),)
@@ -276,7 +294,10 @@ register(
         lambda *xs, axis: np.concatenate(xs, axis),
         _concatenate_adjoint,
         "free",
-        samples=(Sample((array(f64, 2, 3), array(f64, 2, 1), array(f64, 2, 2)), {"axis": 1}), Sample((array(f64, 2),), {"axis": 0})),
+        samples=(
+            Sample((array(f64, 2, 3), array(f64, 2, 1), array(f64, 2, 2)), {"axis": 1}),
+            Sample((array(f64, 2),), {"axis": 0}),
+        ),
         refusals=(
             Refusal((array(f32, 2), array(f32, 2, 2)), {"axis": 0}, ShapeError, "agree"),
             Refusal((array(f32, 2), array(f64, 2)), {"axis": 0}, DtypeError, "one dtype"),

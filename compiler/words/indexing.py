@@ -1,0 +1,136 @@
+"""Subscripts and computed indices, of arrays and of lists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import types
+from ..errors import AxisError, DtypeError, IndexRangeError, StructureError
+from ..scope import current
+from ..trace import leaves, map_list, plain, with_leaves
+from ..types import i64
+from ..values import Traced, TracedArray, TracedList, Unknown, type_of
+from .elementwise import add, equal
+from .lifting import cast_to, emit, lifted, word
+from .shapes import axis_of, expand_dims, require_array
+
+
+def index_array(x: Any, key: Any) -> Any:
+    """``x[key]``: whole numbers, slices, None, Ellipsis, and one computed index."""
+    keys = list(key) if isinstance(key, tuple) else [key]
+    rank, used = len(x.shape), sum(k is not None and k is not Ellipsis for k in keys)
+    if used > rank:
+        raise AxisError(
+            f"{used} indices for an array of rank {rank}; steps are written per example, without a batch axis"
+        )
+    if Ellipsis in [k for k in keys if not isinstance(k, Traced)]:
+        at = next(i for i, k in enumerate(keys) if k is Ellipsis)
+        keys[at : at + 1] = [slice(None)] * (rank - used)
+    else:
+        keys += [slice(None)] * (rank - used)
+    starts, stops, strides, flips, shape, computed, axis = [], [], [], [], [], None, 0
+    for k in keys:
+        if k is None:
+            shape.append(1)
+            continue
+        n = x.shape[axis]
+        if isinstance(k, slice):
+            start, stop, step = k.indices(n)
+            count = len(range(start, stop, step))
+            if step < 0:
+                start, stop, step = (start + (count - 1) * step, start + 1, -step) if count else (0, 0, 1)
+                flips.append(axis)
+            shape.append(count)
+            starts, stops, strides = [*starts, start], [*stops, max(start, stop)], [*strides, step]
+        elif isinstance(k, (int, np.integer)) and not isinstance(k, bool):
+            if not -n <= k < n:
+                raise IndexRangeError(f"the index {k} is out of range for an axis of {n} in {x.value.type}")
+            starts, stops, strides = [*starts, int(k) % n], [*stops, int(k) % n + 1], [*strides, 1]
+        else:
+            if computed is not None:
+                raise StructureError(
+                    "one computed index stands in a subscript; take the others first, or flatten the axes"
+                )
+            if isinstance(k, (list, tuple, np.ndarray)) and np.asarray(k).dtype.kind in "iu":
+                k = np.where(np.asarray(k) < 0, np.asarray(k) + n, k)
+                if np.any((k < 0) | (k >= n)):
+                    raise IndexRangeError(f"an index is out of range for an axis of {n} in {x.value.type}")
+            index = plain(k)
+            if not isinstance(index, TracedArray) or index.dtype.kind != "int":
+                shown = types.show(type_of(index)) if isinstance(index, Traced) else repr(k)
+                raise DtypeError(f"an index is a whole number, a slice, None or a computed ff.i64; got {shown}")
+            computed = (axis, len(shape), index)
+            shape.append(n)
+            starts, stops, strides = [*starts, 0], [*stops, n], [*strides, 1]
+        axis += 1
+    if starts != [0] * rank or stops != list(x.shape) or any(s != 1 for s in strides):
+        x = emit("slice", x, starts=tuple(starts), stops=tuple(stops), strides=tuple(strides))
+    if flips:
+        x = emit("flip", x, axes=tuple(flips))
+    if x.shape != tuple(shape):
+        x = emit("reshape", x, shape=tuple(shape))
+    return x if computed is None else emit("gather", x, cast_to(computed[2], i64), axis=computed[1])
+
+
+def index_list(xs: TracedList, key: Any) -> Any:
+    """``xs[i]``: an element of a list, from the end where i is negative; a list of indices gives a list."""
+    if len(xs._sizes) != 1:
+        raise StructureError("a grid is not indexed; map over it, or take its windows with ff.window_map")
+    if isinstance(key, slice) or key is None or key is Ellipsis or isinstance(key, tuple):
+        raise StructureError(
+            "a list is indexed by one number; slices of lists are written with ff.window_map(…, padding=…) or ff.shift"
+        )
+    size, scope = xs.sizes[0], current()
+    if isinstance(key, (int, np.integer)):
+        index = TracedArray(scope.index_constant(int(key)))
+        if key < 0:
+            index = add(TracedArray(scope.length(size)), index)
+    else:
+        index = plain(key)
+        if isinstance(index, TracedList):
+            return map_list(index, lambda i: index_list(xs, i))
+        index = cast_to(require_array(index, "an index"), i64)
+        if index.shape or index.dtype.kind != "int":
+            raise DtypeError(f"the index of a list is one whole number; got {index.value.type}")
+    values = [scope("element", v, index.value) for v in leaves(xs.content)]
+    return with_leaves(xs.content, iter(values))
+
+
+@word
+def take(x: Any, index: Any, axis: int = 0) -> Any:
+    """Rows of a table (along an axis) at computed indices."""
+    return lifted(
+        lambda a, i: (
+            Unknown()
+            if isinstance(a, Unknown) or isinstance(i, Unknown)
+            else emit("gather", a, cast_to(i, i64), axis=axis_of(axis, len(a.shape)))
+        ),
+        (x, index),
+        "ff.take",
+    )
+
+
+@word
+def take_along_axis(x: Any, index: Any, axis: int) -> Any:
+    """One element per index along an axis, NumPy's `take_along_axis`."""
+    return lifted(
+        lambda a, i: emit("gather_along", a, cast_to(i, i64), axis=axis_of(axis, len(a.shape))),
+        (x, index),
+        "ff.take_along_axis",
+    )
+
+
+@word
+def one_hot(index: Any, classes: int) -> Any:
+    """A vector of `classes` with a one at each index."""
+    return lifted(
+        lambda i: (
+            i
+            if isinstance(i, Unknown)
+            else cast_to(equal(expand_dims(i, -1), np.arange(classes)), current().program.float_dtype)
+        ),
+        (index,),
+        "ff.one_hot",
+    )

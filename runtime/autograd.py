@@ -1,0 +1,156 @@
+"""Programs under torch's autograd: a thin function round the operator, whose backward is the same function again.
+
+The backward pass runs the adjoint program through `evaluate`'s own way, so derivatives of every order exist, and they
+compose with `torch.func` and `torch.compile`. Residuals are outputs of the function and accept cotangents: a second
+derivative flows through them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..compiler.errors import DerivativeError
+from . import operators
+from .executable import Executable, Recording, executable
+
+__all__ = ["Evaluate", "evaluate"]
+
+
+class Evaluate(torch.autograd.Function):
+    """Runs a recorded program. Arguments of `apply`: the recording, the extents that the inputs do not show (by name),
+    the number of inputs, the inputs, the tables."""
+
+    @staticmethod
+    def forward(
+        recording: Recording, extents: Mapping[str, int], count: int, *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        program, tables = recording.program, tensors[count:]
+        hidden = program.hidden_extents(extents, tables)
+        return tuple(operators.evaluate(tensors[:count], tables, hidden, program.text))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        recording, extents, count, *tensors = inputs
+        ctx.mark_non_differentiable(*(y for y, d in zip(output, recording.differentiable, strict=True) if not d))
+        ctx.set_materialize_grads(False)
+        ctx.recording, ctx.count = recording, count
+        if any(recording.differentiable):
+            ctx.extents = recording.program.extents(tensors[:count], output, extents)
+            ctx.save_for_backward(*tensors, *(output[j] for j in recording.saved))
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        recording, count = ctx.recording, ctx.count
+        for needed, planned in zip(ctx.needs_input_grad[3 : 3 + count], recording.needs, strict=True):
+            if needed and not planned:
+                raise DerivativeError(
+                    f"a gradient of {recording.program.graph.name} is asked for that its call did not prepare: an "
+                    "input was made to require gradients under a transform that hides it"
+                )
+        nothing = (None,) * len(ctx.needs_input_grad)
+        adjoint = recording.adjoint(tuple(ct is not None for ct in cotangents))
+        if adjoint is None:
+            return nothing
+        saved = ctx.saved_tensors
+        names = recording.program.tables
+        given = dict(zip(names, saved[count : count + len(names)], strict=True))
+        outputs = dict(zip(recording.saved, saved[count + len(names) :], strict=True))
+        values = _apply(
+            adjoint.program,
+            [
+                *(saved[i] for i in adjoint.kept),
+                *(outputs[j] for j in adjoint.outputs),
+                *(cotangents[j] for j in adjoint.arriving),
+            ],
+            [given[name] for name in adjoint.program.tables],
+            None,
+            ctx.extents,
+        )
+        gradients: list[Tensor | None] = list(nothing)
+        for index, value in zip(adjoint.reached, values, strict=True):
+            gradients[3 + index] = value
+        return tuple(gradients)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise DerivativeError(
+            "foldfuse has no forward-mode derivatives (torch.func.jvp, jacfwd, hessian, torch.autograd.forward_ad). "
+            "Use reverse mode: torch.func.grad, vjp, jacrev, or .backward(); for a Hessian, jacrev of jacrev"
+        )
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: Sequence[Any], recording: Recording, extents: Mapping[str, int], count: int, *tensors: Any
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        dims = in_dims[3:]
+        own = tuple(d is not None for d in dims)
+        program, name = recording.program.batched(own[:count], own[count:])
+        moved = [t if d is None else t.movedim(d, 0) for t, d in zip(tensors, dims, strict=True)]
+        # The order of the tables is that of the declarations, and the new size stands first.
+        outputs = _apply(
+            program, moved[:count], [None, *moved[count:]], recording.memory, {**extents, name: info.batch_size}
+        )
+        return outputs, (0,) * len(outputs)
+
+
+def _apply(
+    program: Executable,
+    inputs: Sequence[Tensor],
+    tables: Sequence[Tensor | None],
+    memory: str | None,
+    extents: Mapping[str, int],
+) -> tuple[Tensor, ...]:
+    """Run a program, prepared for the gradients that may be asked for.
+
+    It goes through the function also where no gradient is, so that a transform of `torch.func` meets `vmap` and `jvp`.
+    """
+    if torch.is_grad_enabled():
+        needs = tuple(x.requires_grad and f for x, f in zip(inputs, program.floats, strict=True))
+    else:
+        needs = (False,) * len(inputs)
+    recording = program.record(needs, memory)
+    return Evaluate.apply(recording, extents, len(inputs), *inputs, *tables)[: recording.outputs]
+
+
+@torch.compiler.allow_in_graph
+def _evaluate(text: str, memory: str, names: tuple[str, ...], count: int, *values: Any) -> tuple[Tensor, ...]:
+    """`evaluate` with flat arguments, which Dynamo puts into its graph as one call: it does not look inside."""
+    given, inputs, tables = values[: len(names)], values[len(names) : len(names) + count], values[len(names) + count :]
+    return _apply(executable(text), inputs, tables, memory, dict(zip(names, given)))
+
+
+def evaluate(
+    program_text: str,
+    inputs: Sequence[Tensor],
+    tables: Sequence[Tensor | None],
+    memory: str = "auto",
+    extents: Mapping[str, int] | None = None,
+) -> tuple[Tensor, ...]:
+    """Run a program, differentiably.
+
+    Arguments:
+        program_text: the printed graph of the program, in normal form or not.
+        inputs: a tensor per input, of dims (list axes…, shape…) padded to the longest, on one device, of any strides.
+        tables: per declared list size, i64 lengths of one dim per axis in its `over`, or None where no list of that
+            size is ragged.
+        memory: what is kept for the backward pass, see `compiler.adjoint.Differentiator`.
+        extents: the extents of padded lists of sizes that no input shows (the arity of trees). Left out, an extent is
+            the greatest length in its table, which waits for the device and cannot be compiled by `torch.compile`.
+
+    Returns:
+        A tensor per output, of dims (list axes…, shape…); behind the end of a list it is zero.
+
+    Raises:
+        DeviceError: the tensors lie on several devices.
+        DerivativeError: forward mode, or a gradient through an operation that has none.
+        FoldfuseError: whatever the evaluator refuses.
+
+    Example:
+        >>> last, states = evaluate(show(graph), [weights, padded], [None, lengths])
+    """
+    extents = extents or {}
+    return _evaluate(program_text, memory, tuple(extents), len(inputs), *extents.values(), *inputs, *tables)

@@ -1,0 +1,96 @@
+"""Initial tensors of a program's parameters, and the modules that hold them under their dotted names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..compiler.errors import ParameterError, ShapeError
+from ..compiler.parameters import Parameter
+from ..compiler.types import DType
+
+TORCH_DTYPES: dict[str, torch.dtype] = {
+    "f16": torch.float16,
+    "bf16": torch.bfloat16,
+    "f32": torch.float32,
+    "f64": torch.float64,
+    "i32": torch.int32,
+    "i64": torch.int64,
+    "bool": torch.bool,
+}
+
+
+def torch_dtype(dtype: DType) -> torch.dtype:
+    """The torch dtype of an IR dtype."""
+    return TORCH_DTYPES[dtype.name]
+
+
+def initial(parameter: Parameter, dtype: DType) -> torch.Tensor:
+    """A parameter's first value, drawn from torch's generator.
+
+    Arguments:
+        parameter: what is to be initialised; its shape is settled.
+        dtype: its dtype.
+
+    Raises:
+        ShapeError: an `init` function gives a tensor of another shape. ParameterError: `init` is of no known kind.
+    """
+    assert parameter.shape is not None
+    tensor = torch.empty(parameter.shape, dtype=torch_dtype(dtype))
+    init = parameter.init
+    with torch.no_grad():
+        if init is None:
+            return tensor.uniform_(-parameter.bound(), parameter.bound())
+        if isinstance(init, str):
+            return tensor.normal_()
+        if callable(init):
+            made = init(tensor)
+            if made is not None and tuple(made.shape) != tuple(tensor.shape):
+                raise ShapeError(
+                    f"init= of {parameter!r} gives a tensor of shape {tuple(made.shape)}", parameter.source
+                )
+            return tensor if made is None else made.to(tensor.dtype)
+        if isinstance(init, (int, float, np.ndarray, np.generic, list, tuple, torch.Tensor)):
+            value = init.detach() if isinstance(init, torch.Tensor) else torch.as_tensor(np.array(init))
+            return tensor.copy_(value.expand(tensor.shape))
+    raise ParameterError(f"init= of {parameter!r} is a number, an array or a function; got {init!r}", parameter.source)
+
+
+def attach(root: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Register tensors under dotted names: parameters as parameters, others as buffers.
+
+    Raises:
+        ParameterError: a name is that of a parameter and of a scope at once, or of an attribute of modules.
+    """
+    for name, tensor in tensors.items():
+        *path, last = name.split(".")
+        module: Any = root
+        for part in path:
+            if part not in module._modules:
+                _check_free(module, part, name)
+                module.add_module(part, nn.Module())
+            module = module._modules[part]
+        _check_free(module, last, name)
+        if isinstance(tensor, nn.Parameter):
+            module.register_parameter(last, tensor)
+        else:
+            module.register_buffer(last, tensor)
+
+
+def _check_free(module: nn.Module, part: str, name: str) -> None:
+    if hasattr(module, part):
+        raise ParameterError(
+            f"the name {name!r} cannot be used: {part!r} already is an attribute of the module. Choose another name or scope"
+        )
+
+
+def fetch(root: nn.Module, name: str) -> torch.Tensor:
+    """The tensor under a dotted name, as it is now (after `.to`, `functional_call`, a parametrisation …)."""
+    module: Any = root
+    for part in name.split("."):
+        module = getattr(module, part)
+    return module

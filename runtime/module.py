@@ -1,0 +1,399 @@
+"""`compile`: from expressions to a torch module; the module's calls, its oracle, its records, its saved form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..compiler.adjoint import MEMORY
+from ..compiler.errors import FoldfuseError, ParameterError, StructureError
+from ..compiler.expression import check_function
+from ..compiler.ir import Graph
+from ..compiler.parameters import Parameter, names
+from ..compiler.parser import parse
+from ..compiler.pipeline import Compiled, compile_graph, normalise
+from ..compiler.precision import with_precision
+from ..compiler.program import Entry, trace_entry
+from ..compiler.taps import has_taps, with_taps_as_outputs, without_taps
+from ..compiler.text import show
+from ..compiler.types import DType, f16, f32, f64
+from ..compiler.types import bf16 as bfloat16
+from . import autograd, eager, oracle, report
+from .binding import bind, unbind
+from .initial import attach, fetch, initial
+
+
+@dataclass
+class EntryPoint:
+    """One entry point of a model: what was traced, for evaluation and (where dropout makes them differ) for training.
+
+    Attributes:
+        evaluation, training: traced entries, without taps.
+        tapped: the evaluation graph with its taps, or None.
+        parameters: full names of the parameter inputs, per mode, in the order of the graph's inputs.
+    """
+
+    evaluation: Entry
+    training: Entry
+    tapped: Graph | None
+    parameters: dict[bool, tuple[str, ...]]
+
+    def traced(self, training: bool) -> Entry:
+        return self.training if training else self.evaluation
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A saved model carries printed IR, never a user's functions.
+        same = self.training is self.evaluation
+        return {
+            "evaluation": _frozen(self.evaluation),
+            "training": None if same else _frozen(self.training),
+            "tapped": None if self.tapped is None else show(self.tapped),
+            "parameters": self.parameters,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.evaluation = _thawed(state["evaluation"])
+        self.training = self.evaluation if state["training"] is None else _thawed(state["training"])
+        self.tapped = None if state["tapped"] is None else parse(state["tapped"])
+        self.parameters = state["parameters"]
+
+
+def _frozen(entry: Entry) -> Entry:
+    return replace(entry, graph=show(entry.graph))  # type: ignore[arg-type]
+
+
+def _thawed(entry: Entry) -> Entry:
+    return replace(entry, graph=parse(entry.graph))  # type: ignore[arg-type]
+
+
+def compile(program: Any, *types: Any, batched: bool = True, memory: str = "auto", name: str = "main") -> Model:
+    """Compile a program into a torch module.
+
+    Arguments:
+        program: an expression or a function of as many traced values as there are types; or a dict of entry points,
+            ``{"loss": (loss, Text, Text), "sample": (sample, Text)}``, which share one set of parameters.
+        types: the types of the inputs, of one example.
+        batched: whether every input has a batch axis in front, which the program does not see.
+        memory: what is kept for the backward pass: "save" everything, "recompute" all but loop carries, or "auto".
+        name: the name of the only entry point.
+
+    Returns:
+        A `Model`.
+
+    Raises:
+        FoldfuseError: the program is wrong; the message names the expression, the line, and what to do.
+
+    Example:
+        >>> model = compile(ff.scan(step, init=ff.zeros(4)), ff.Seq(ff.f32[3]))
+        >>> hidden = model(torch.randn(8, 20, 3))
+    """
+    if memory not in MEMORY:
+        raise StructureError(f"memory= is one of {', '.join(map(repr, MEMORY))}; got {memory!r}")
+    entries = program if isinstance(program, Mapping) else {name: (program, *types)}
+    if isinstance(program, Mapping) and types:
+        raise StructureError("with a dict of entry points, each holds its own types: {'loss': (loss, Text, Text)}")
+    if not entries:
+        raise StructureError("a model has one entry point or more")
+    traced = {}
+    for entry_name, entry in entries.items():
+        if not isinstance(entry_name, str) or not isinstance(entry, tuple) or not entry:
+            raise StructureError(
+                f"an entry point is a name and a tuple (expression, *types); got {entry_name!r}: {entry!r}"
+            )
+        function, *argument_types = entry
+        check_function(function, f"the entry point {entry_name!r}")
+        traced[entry_name] = _trace(entry_name, function, argument_types, batched)
+    return Model(traced, memory)
+
+
+def _trace(name: str, function: Any, types: Sequence[Any], batched: bool) -> tuple[Entry, Entry]:
+    evaluation = trace_entry(name, function, types, batched, training=False)
+    training = evaluation
+    if evaluation.mode_matters:
+        training = trace_entry(name, function, types, batched, training=True)
+    return evaluation, training
+
+
+class Model(nn.Module):
+    """A compiled program: an ordinary torch module.
+
+    Its parameters are ordinary parameters under their dotted names; `state_dict`, optimisers, `.to`, `.double`,
+    `deepcopy`, `torch.save`, `torch.func` and `torch.compile` work as on any module. ``model(…)`` runs the first entry
+    point, ``model(…, entry="sample")`` another, ``model(…, seed=3)`` fixes the randomness of the call.
+    """
+
+    def __init__(self, traced: Mapping[str, tuple[Entry, Entry]], memory: str):
+        super().__init__()
+        self._memory = memory
+        owned: dict[Any, DType] = {}
+        for entries in traced.values():
+            for entry in entries:
+                for key, value in zip(entry.parameters, entry.graph.body.parameters):
+                    dtype = entry.stored if value.type.dtype.is_float else value.type.dtype
+                    owned.setdefault(key if isinstance(key, Parameter) else _Held(*key), dtype)
+        full = _full_names(list(owned))
+        tensors: dict[str, Tensor] = {}
+        for key in sorted(full, key=lambda k: k.serial if isinstance(k, Parameter) else -1):
+            tensors[full[key]] = key.tensor if isinstance(key, _Held) else _made(key, owned[key])
+        attach(self, tensors)
+        self._entries: dict[str, EntryPoint] = {}
+        for name, (evaluation, training) in traced.items():
+            parameters = {
+                mode: tuple(full[k if isinstance(k, Parameter) else _Held(*k)] for k in entry.parameters)
+                for mode, entry in ((False, evaluation), (True, training))
+            }
+            tapped = evaluation.graph if has_taps(evaluation.graph) else None
+            same = training is evaluation
+            evaluation = _settled(evaluation, parameters[False])
+            training = evaluation if same else _settled(training, parameters[True])
+            self._entries[name] = EntryPoint(evaluation, training, tapped, parameters)
+        self._texts: dict[tuple[Any, ...], str] = {}
+
+    # --- calls --------------------------------------------------------------------------------------------------------
+
+    def forward(self, *arguments: Any, entry: str | None = None, seed: int | Tensor | None = None) -> Any:
+        """Run an entry point.
+
+        Arguments:
+            arguments: one per declared type. Arrays: tensors [batch, *shape]. Lists: a padded tensor [batch, time,
+                *shape],
+                `ff.ragged`, a `PackedSequence` or a jagged nested tensor. Grids: [batch, *extent, *shape]. Trees:
+                `ff.forest`.
+            entry: name of the entry point; the first when left out.
+            seed: a number that fixes this call's randomness; drawn from torch's generator when left out.
+
+        Returns:
+            The result's structure; a list of an input's size leaves in that input's representation, padding as zeros.
+
+        Raises:
+            FoldfuseError: an argument does not fit; the message says which, what was expected and what to do.
+        """
+        point = self._entry(entry)
+        traced = point.traced(self.training)
+        bound = bind(traced, arguments)
+        held = [fetch(self, name) for name in point.parameters[self.training]]
+        held += self._seed(traced, bound, seed)
+        inputs = [*held, *bound.tensors]
+        text = self._text(self._name(entry), self.training, *_precision(inputs))
+        outputs = autograd.evaluate(text, inputs, bound.table_list(traced.graph), self._memory)
+        return unbind(traced, outputs, bound)
+
+    def _name(self, entry: str | None) -> str:
+        return next(iter(self._entries)) if entry is None else entry
+
+    def _entry(self, entry: str | None) -> EntryPoint:
+        name = self._name(entry)
+        if name not in self._entries:
+            raise StructureError(f"the model has no entry point {name!r}; it has {', '.join(map(repr, self._entries))}")
+        return self._entries[name]
+
+    def _seed(self, traced: Entry, bound: Any, seed: int | Tensor | None) -> list[Tensor]:
+        if not traced.seeded:
+            return []
+        device = bound.tensors[0].device if bound.tensors else None
+        if isinstance(seed, Tensor):
+            return [seed.to(device=device, dtype=torch.int64)]
+        if seed is not None:
+            return [torch.tensor(int(seed), dtype=torch.int64, device=device)]
+        return [torch.randint(0, 2**62, (), dtype=torch.int64).to(device)]
+
+    def _text(self, name: str, training: bool, compute: str, operand: str, half: bool) -> str:
+        """The printed, normalised program for one precision."""
+        return program_text(self._texts, self._entries, name, training, compute, operand, half)
+
+    # --- what it is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def signature(self) -> str:
+        """The types of the entry points, a line each."""
+        return "\n".join(point.evaluation.signature for point in self._entries.values())
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The names of the entry points."""
+        return tuple(self._entries)
+
+    @property
+    def kernels(self) -> tuple[Any, ...]:
+        """The kernels that this model has compiled; on the CPU the graphs are evaluated, so there are none."""
+        return ()
+
+    def graph(self, entry: str | None = None) -> Graph:
+        """The un-optimised graph of an entry point."""
+        return self._entry(entry).evaluation.graph
+
+    def compiled(self, entry: str | None = None, memory: str | None = None) -> Compiled:
+        """The optimised forward and adjoint graphs of an entry point, and what the laws did.
+
+        Arguments:
+            entry: name of the entry point; the first when left out.
+            memory: the residual choice; the model's own when left out.
+
+        Returns:
+            A `Compiled` with `forward` and `backward` graphs; ``str()`` of each is its text.
+        """
+        graph = self._entry(entry).evaluation.graph
+        needs = [v.type.dtype.is_float for v in graph.body.parameters]
+        return compile_graph(graph, needs, memory=memory or self._memory)
+
+    def code(self, entry: str | None = None) -> str:
+        """The optimised program as text: the forward graph, then its adjoint."""
+        compiled = self.compiled(entry)
+        return f"{compiled.forward}\n\n{compiled.backward}"
+
+    def explain(self, entry: str | None = None) -> str:
+        """What the compiler did with an entry point: its type, the laws that fired and those that did not and why, what
+        is left inside of each loop, and what is kept for the backward pass."""
+        return report.explain(self._entry(entry).evaluation, self.compiled(entry), self._memory)
+
+    # --- other evaluators ---------------------------------------------------------------------------------------------
+
+    def reference(self, *arguments: Any, entry: str | None = None, seed: int | Tensor | None = None) -> Any:
+        """Run the oracle: NumPy float64, one example at a time, on the un-optimised program.
+
+        Arguments:
+            as for a call; tensors or NumPy arrays.
+
+        Returns:
+            The result's structure in float64 NumPy arrays, padded like a call's.
+        """
+        point = self._entry(entry)
+        arguments = oracle.doubled(arguments)
+        traced = _entry_in(point.evaluation, f64)
+        bound = bind(traced, arguments)
+        held = [oracle.doubled(fetch(self, name).detach().cpu()) for name in point.parameters[False]]
+        inputs = [*held, *self._seed(traced, bound, seed), *bound.tensors]
+        outputs = oracle.evaluate_padded(traced.graph, inputs, bound.tables, bound.extents)
+        return oracle.to_numpy(unbind(traced, outputs, bound))
+
+    def eager(self, *arguments: Any, entry: str | None = None, seed: int | Tensor | None = None) -> Any:
+        """Run the un-optimised program as plain torch operations under torch's autograd: the unfused baseline."""
+        return self._run(self._entry(entry).traced(self.training), self.training, arguments, entry, seed)
+
+    def record(self, *arguments: Any, entry: str | None = None, seed: int | Tensor | None = None) -> dict[str, Any]:
+        """Run the program and show the values that `ff.tap` marks.
+
+        Returns:
+            A tensor (or ragged list) per tap, by its name; a tap inside of a loop has a value per step.
+
+        Raises:
+            StructureError: the program has no taps.
+        """
+        point = self._entry(entry)
+        if point.tapped is None:
+            raise StructureError('nothing is marked in this program: mark values with ff.tap(value, "name")')
+        traced = oracle.tapped_entry(point.evaluation, with_taps_as_outputs(point.tapped))
+        return self._run(traced, False, arguments, entry, seed)
+
+    def _run(self, traced: Entry, training: bool, arguments: Any, entry: str | None, seed: Any) -> Any:
+        point = self._entry(entry)
+        bound = bind(traced, arguments)
+        held = [fetch(self, name) for name in point.parameters[training]]
+        inputs = [*held, *self._seed(traced, bound, seed), *bound.tensors]
+        compute, operand, half = _precision(inputs)
+        graph = in_precision(traced.graph, compute, operand, half)
+        outputs = eager.run(graph, inputs, bound.tables)
+        return unbind(traced, outputs, bound)
+
+    # --- saved form ---------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_texts": {}}
+
+    def extra_repr(self) -> str:
+        return self.signature
+
+
+class _Held:
+    """A torch tensor that a step closes over, under its owner's name."""
+
+    def __init__(self, name: str, tensor: Tensor):
+        self.name, self.tensor = name, tensor
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Held) and other.tensor is self.tensor
+
+    def __hash__(self) -> int:
+        return id(self.tensor)
+
+
+def _full_names(owned: list[Any]) -> dict[Any, str]:
+    full: dict[Any, str] = names([p for p in owned if isinstance(p, Parameter)])
+    taken = set(full.values())
+    for held in owned:
+        if isinstance(held, _Held):
+            if held.name in taken:
+                raise ParameterError(f"two parameters are called {held.name!r}; keep the modules under different names")
+            taken.add(held.name)
+            full[held] = held.name
+    return full
+
+
+def _made(parameter: Parameter, dtype: DType) -> Tensor:
+    value = initial(parameter, dtype)
+    return nn.Parameter(value) if parameter.learned else value
+
+
+def _settled(entry: Entry, parameters: Sequence[str]) -> Entry:
+    """An entry under its parameters' full names, without taps and without the user's objects."""
+    graph = without_taps(entry.graph)
+    graph = replace(graph, input_names=(*parameters, *graph.input_names[len(parameters) :]))
+    return replace(entry, graph=graph, parameters=list(parameters))
+
+
+def _precision(inputs: Sequence[Tensor]) -> tuple[str, str, bool]:
+    """Compute dtype, operand dtype of contractions (or ""), and whether inputs and outputs are in that half
+    precision.
+    """
+    found = next((x for x in inputs if x.is_floating_point()), None)
+    if found is None:
+        return "f32", "", False
+    if found.dtype == torch.float64:
+        return "f64", "", False
+    if found.dtype in (torch.bfloat16, torch.float16):
+        return "f32", "bf16" if found.dtype == torch.bfloat16 else "f16", True
+    kind = found.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        if dtype in (torch.bfloat16, torch.float16):
+            return "f32", "bf16" if dtype == torch.bfloat16 else "f16", False
+    return "f32", "", False
+
+
+_HALF = {"bf16": bfloat16, "f16": f16, "": None}
+
+
+def in_precision(graph: Graph, compute: str, operand: str, half: bool) -> Graph:
+    """A graph in the precision of a call."""
+    if compute == "f64":
+        return with_precision(graph, f64, None)
+    return graph if not operand else with_precision(graph, f32, _HALF[operand], boundary=half)
+
+
+def _entry_in(entry: Entry, dtype: DType) -> Entry:
+    return replace(entry, graph=with_precision(entry.graph, dtype, None))
+
+
+@torch.compiler.assume_constant_result
+def program_text(
+    texts: dict[tuple[Any, ...], str],
+    entries: Mapping[str, EntryPoint],
+    name: str,
+    training: bool,
+    compute: str,
+    operand: str,
+    half: bool,
+) -> str:
+    """The printed, normalised program of an entry point in one precision, made once."""
+    key = (name, training, compute, operand, half)
+    if key not in texts:
+        graph = normalise(entries[name].traced(training).graph)
+        texts[key] = show(in_precision(graph, compute, operand, half))
+    return texts[key]
+
+
+__all__ = ["EntryPoint", "FoldfuseError", "Model", "compile", "in_precision"]
