@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .builder import Builder
+from .checkpoint import for_memory
 from .errors import DerivativeError
-from .ir import Equation, Graph, Lambda, SizeDeclaration, Value, live_equations, sub_equations, substitute
+from .ir import Equation, Graph, Lambda, SizeDeclaration, Value, live_equations, mentioned_sizes, sub_equations, substitute
 from .records import RECORDS, Combinator
 from .types import ListType
 
@@ -162,12 +163,19 @@ class Differentiator:
         produced = [cts[parameters[i]] for i in reached]
         forward, backward = b.equations[:forward_count], b.equations[forward_count:]
         saved = self._residuals(forward, live_equations(backward, produced), produced, parameters) if save else []
-        named = {name for v in saved for size in v.type.axes for name in size.names()}
-        makers = {name: e.outputs[i] for e in forward for name, i in e.binds if name in named}
-        saved += [v for v in dict.fromkeys(makers.values()) if v not in saved]
-        counts = tuple((name, len(results) + saved.index(v)) for name, v in makers.items())
+        # The backward body speaks of sizes that the forward body determines: their counts are kept, or made again.
+        makers = {name: e.outputs[i] for e in forward for name, i in e.binds}
         available = set(parameters) | set(saved) | set(arriving)
         equations = _needed(b.equations, produced, available)
+        named = mentioned_sizes(equations) | {n for v in saved for size in v.type.axes for n in size.names()}
+        wanted = {name: v for name, v in makers.items() if name in named}
+        counts: tuple[tuple[str, int], ...] = ()
+        if save:
+            saved += [v for v in dict.fromkeys(wanted.values()) if v not in saved]
+            counts = tuple((name, len(results) + saved.index(v)) for name, v in wanted.items())
+            equations = _needed(b.equations, produced, available | set(saved))
+        elif wanted:
+            equations = _needed(b.equations, [*produced, *wanted.values()], available)
         read = {v for e in equations for v in e.inputs} | set(produced)
         kept = tuple(i for i, p in enumerate(parameters) if p in read)
         backward_body = Lambda((*(parameters[i] for i in kept), *saved, *arriving), tuple(equations), tuple(produced))
@@ -307,6 +315,7 @@ def differentiate(
     """
     if useful is None:
         useful = [_float(v) for v in graph.body.results]
+    graph = for_memory(graph, memory)
     pullback = _with_counts(Differentiator(memory).vjp(graph.body, needs, useful), len(graph.body.results))
     names = graph.input_names
     # A second derivative numbers on, so that the names of inputs stay distinct.

@@ -240,6 +240,35 @@ def live_equations(equations: Sequence[Equation], results: Iterable[Value]) -> l
     return kept[::-1]
 
 
+def mentioned_sizes(equations: Iterable[Equation]) -> set[str]:
+    """The names of the list sizes that equations speak of, in types and attributes, the bodies in them too."""
+    sizes: set[Size] = set()
+
+    def attribute(a: Any) -> None:
+        if isinstance(a, Size):
+            sizes.add(a)
+        elif isinstance(a, tuple):
+            for part in a:
+                attribute(part)
+
+    def body(inner: Lambda) -> None:
+        for value in inner.parameters:
+            sizes.update(value.type.axes)
+        go(inner.equations)
+
+    def go(some: Iterable[Equation]) -> None:
+        for equation in some:
+            for value in (*equation.inputs, *equation.outputs):
+                sizes.update(value.type.axes)
+            for a in equation.attributes.values():
+                attribute(a)
+            for inner in equation.bodies:
+                body(inner)
+
+    go(equations)
+    return {name for size in sizes for name in size.names()}
+
+
 def verify(graph: Graph, after: str = "") -> None:
     """Check that a graph is well formed: values defined before use and once, types as the records infer them,
     every list size bound.

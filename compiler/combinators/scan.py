@@ -6,6 +6,9 @@ body decides when to stop, `stop=True` and `bound` (the most steps, or None): `s
 binds to its count, and there are no lists. A reverse scan runs from the last element to the first; its outputs keep
 their index.
 
+`checkpoint=True` marks a scan over segments (see `checkpoint`): its backward step computes the step again, and no law
+takes that out of the loop.
+
 The adjoint is a scan in the other direction whose carries are the cotangents of the carries. A captured value is never
 a
 carry of it: each step emits its cotangent, the sum stands outside.
@@ -111,7 +114,8 @@ def _augment(d: Any, b: Any, equation: Any, needs: Sequence[bool], useful: Seque
     captured, carries, size = a["captured"], a["carries"], a["size"]
     first = captured + carries
     needs, useful = _carry_activity(d, body, needs, useful, captured, carries)
-    pullback = d.vjp(body, needs, useful)
+    # A checkpointed scan keeps its carries only: the backward step runs the step again.
+    pullback = d.vjp(body, needs, useful, save=not a.get("checkpoint", False))
     # A carry that the backward step reads is emitted as it was before the step.
     kept_carries = [i for i in pullback.kept if captured <= i < first]
     forward = pullback.forward
@@ -152,6 +156,7 @@ def _augment(d: Any, b: Any, equation: Any, needs: Sequence[bool], useful: Seque
             "scan",
             (*outer, *(inputs[i] for i in kept_captured), *initial, *list_values),
             {
+                **({"checkpoint": True} if a.get("checkpoint") else {}),
                 "captured": len(outer) + len(kept_captured),
                 "carries": len(ct_carries),
                 "size": size,

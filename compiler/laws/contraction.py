@@ -256,4 +256,20 @@ def _rebuilt(body: Lambda, replace: dict[Equation, tuple[int, dict[Value, Equati
     return Lambda(body.parameters, tuple(out), tuple(table.get(v, v) for v in body.results))
 
 
+def packed_count(equation: Equation) -> int:
+    """How many contractions in the step of a recurrence these laws have still to take apart."""
+    count = 0
+    for body in equation.bodies:
+        made = makers(body.equations)
+        use = users(body)
+        captured = set(body.parameters[: equation.attributes.get("captured", 0)])
+        reach = _reached(body, captured)
+        for e in body.equations:
+            if e.op == "contract":
+                count += _joined(e, made) is not None
+                axes = range(len(e.output.type.shape))
+                count += any(_packed(e, d, captured, made, use, reach, Scope()) is not None for d in axes)
+    return count
+
+
 LAWS = (contraction_of_a_concatenation, slice_of_a_contraction)
