@@ -45,4 +45,8 @@ from .compiler.parameters import buffer, param, scope
 from .compiler.types import Grid, Rep, Seq, Tree, bf16, f16, f32, f64, i32, i64
 from .compiler.types import boolean as bool
 
+from .runtime.forest import Forest, forest
+from .runtime.module import Model, compile
+from .runtime.ragged import Ragged, ragged
+
 globals().update(_WORDS)

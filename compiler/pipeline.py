@@ -13,14 +13,10 @@ from typing import Any
 from .adjoint import Pullback, differentiate, residual_types
 from .ir import Equation, Graph, Lambda, SizeDeclaration, Value, verify
 from .laws import LAWS, Law, Scope
-from .laws.contraction import packed_count
-from .laws.dead import dead_code
-from .laws.law import COPIES, LOOPS, RECURRENT, numel, renamed, with_bodies
-from .laws.loop import Loop
+from .laws.law import renamed, with_bodies
 from .laws.sharing import common_subexpressions
 from .laws.sweep import Sweep
 from .precision import with_precision
-from .records import RECORDS, Primitive
 from .types import DType, ListType, f32
 
 ROUNDS = 50
@@ -104,79 +100,12 @@ class Normaliser:
         return found
 
 
-def measure(body: Lambda) -> tuple[int, ...]:
-    """What the laws about loops make smaller, in lexicographic order (of what is alive).
-
-    1. contractions in recurrent steps whose operand is joined or whose result is cut;
-    2. contractions whose output is a list;
-    3. equations that compute, each weighted by 4 for every map around it and by 16 for every recurrent loop;
-    4. the same for all equations but constants and broadcasts;
-    5. sums in recurrent steps that are not of steady values alone;
-    6. values that loops hand on unchanged, and lists that repeat one value;
-    7. elements that are summed by reductions of lists;
-    8. equations and their inputs and outputs.
-    """
-    totals = [0] * 8
-
-    def visit(inner: Lambda, weight: int, recurrent: Equation | None) -> bool:
-        computes = False
-        made = {v: e for e in inner.equations for v in e.outputs}
-        for e in inner.equations:
-            record = RECORDS[e.op]
-            free = isinstance(record, Primitive) and record.cost == "free"
-            if e.op in RECURRENT:
-                totals[0] += packed_count(e)
-            totals[1] += e.op == "contract" and bool(e.output.type.axes)
-            inside = [visit(b, weight * (16 if e.op in RECURRENT else 4), e) for b in e.bodies]
-            arithmetic = any(inside) if e.op == "map" else not free
-            computes |= arithmetic
-            totals[2] += weight * arithmetic
-            totals[3] += weight * (e.op not in COPIES and (e.op != "map" or any(x.op not in COPIES for x in e.bodies[0].equations)))
-            totals[5] += _handed(e, made)
-            totals[6] += numel(e.inputs[0]) if e.op == "reduce" else 0
-            if e.op != "constant":
-                totals[7] += 1 + len(e.inputs) + len(e.outputs)
-        if recurrent is not None and recurrent.op in RECURRENT:
-            totals[4] += _unsteady(inner, recurrent)
-        return computes
-
-    visit(dead_code.apply(body, Scope()), 1, None)
-    return tuple(totals)
-
-
-def _handed(e: Equation, made: dict[Value, Equation]) -> int:
-    """How many values a loop hands on unchanged, or reads from a list that repeats them."""
-    if e.op not in LOOPS or e.op == "reduce_with":
-        return 0
-    (body,) = e.bodies
-    captured = set(body.parameters[: e.attributes["captured"]]) if e.op == "map" else set()
-    count = sum(v in body.parameters and v not in captured for v in body.results)
-    for value in e.inputs:
-        maker = made.get(value)
-        if maker is not None and maker.op == "map":
-            (inner,) = maker.bodies
-            count += all(x.op == "constant" for x in inner.equations)
-    return count
-
-
-def _unsteady(body: Lambda, loop: Equation) -> int:
-    view = Loop(loop)
-    steady = {p.inner for p in view.role("captured", "list")}
-    count = 0
-    for e in body.equations:
-        if all(v in steady for v in e.inputs):
-            steady.update(e.outputs)
-        else:
-            count += e.op == "add"
-    return count
-
-
 def normalise(graph: Graph, laws: Sequence[Law] = LAWS) -> Graph:
     """A graph in normal form: no law applies to it.
 
-    It ends: no law undoes another, and each makes the tuple `measure` smaller in lexicographic order (a test holds every law to
-    that). The result's notes hold a `Firing` for each application of a law and a `Refusal` for each that was in question and
-    did not apply.
+    It ends: no law undoes another, and each law about loops makes the tuple `laws.measure` smaller in lexicographic
+    order (a test holds every law to that). The result's notes hold a `Firing` for each application of a law and a
+    `Refusal` for each that was in question and did not apply.
 
     Arguments:
         graph: a program or an adjoint.
@@ -193,7 +122,7 @@ def normalise(graph: Graph, laws: Sequence[Law] = LAWS) -> Graph:
     return replace(graph, body=body, notes=notes)
 
 
-# --- the whole way ------------------------------------------------------------------------------------------------------
+# --- the whole way -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -215,8 +144,8 @@ class Compiled:
 
     Attributes:
         forward: inputs → outputs, then the residuals.
-        backward: kept inputs, residuals, cotangents of the useful outputs → cotangents of the reached inputs; None where no
-            input needs one.
+        backward: kept inputs, residuals, cotangents of the useful outputs → cotangents of the reached inputs; None
+            where no input needs one.
         pullback: which inputs are kept, which outputs have a cotangent, which inputs are reached, how many residuals.
         seconds: how long each pass took (its verification not counted).
     """
@@ -276,8 +205,8 @@ def _differentiate(compiled: Compiled, settings: Settings) -> Compiled:
 
 
 def _economise(compiled: Compiled, settings: Settings) -> Compiled:
-    """Drop residuals and kept inputs that the backward graph does not read; keep one of equal residuals, and no residual that
-    is an input. A residual that is an output too stays one: both are the same buffer."""
+    """Drop residuals and kept inputs that the backward graph does not read; keep one of equal residuals, and no
+    residual that is an input. A residual that is an output too stays one: both are the same buffer."""
     forward, backward, pullback = compiled.forward, compiled.backward, compiled.pullback
     if backward is None or pullback is None:
         return compiled
@@ -319,7 +248,11 @@ def _economise(compiled: Compiled, settings: Settings) -> Compiled:
     backward = replace(
         backward,
         body=body,
-        input_names=(*(forward.input_names[i] for i, _ in kept), *names, *backward.input_names[len(parameters) - len(arriving) :]),
+        input_names=(
+            *(forward.input_names[i] for i, _ in kept),
+            *names,
+            *backward.input_names[len(parameters) - len(arriving) :],
+        ),
         sizes=sizes,
     )
     forward_body = Lambda(

@@ -1,8 +1,9 @@
 """Precision: which dtype a program computes in, and which its contractions take their operands in. Put there before
 differentiation, so that the adjoint rounds where the program does.
 
-Carries and accumulators are in the compute dtype whatever the operands are: rounding a carry of h + 0.001 (x - h) to bf16 in each
-of 5,000 steps ends at 0.25, not at 0.993. The scheme is that of Micikevicius et al., *Mixed precision training* (2018).
+Carries and accumulators are in the compute dtype whatever the operands are: rounding a carry of h + 0.001 (x - h) to
+bf16 in each of 5,000 steps ends at 0.25, not at 0.993. The scheme is that of Micikevicius et al., *Mixed precision
+training* (2018).
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def with_precision(
 ) -> Graph:
     """The same program in another precision.
 
-    A cast that the user pinned (``ff.cast``) keeps its dtype; where a pinned value meets one of the compute dtype, the narrower is
-    cast to the wider. A carry keeps the compute dtype: what a step gives for it is cast back.
+    A cast that the user pinned (``ff.cast``) keeps its dtype; where a pinned value meets one of the compute dtype, the
+    narrower is cast to the wider. A carry keeps the compute dtype: what a step gives for it is cast back.
 
     Arguments:
         graph: a program (not an adjoint).
@@ -127,7 +128,12 @@ class _Precision:
         return [_cast(b, v, widest) if v.type.dtype.is_float else v for v in inputs]
 
     def _emit(
-        self, equation: Equation, inputs: Sequence[Value], attributes: Mapping[str, Any], bodies: Sequence[Lambda], b: OpenBuilder
+        self,
+        equation: Equation,
+        inputs: Sequence[Value],
+        attributes: Mapping[str, Any],
+        bodies: Sequence[Lambda],
+        b: OpenBuilder,
     ) -> tuple[Value, ...]:
         types = infer(equation.op, tuple(v.type for v in inputs), attributes, bodies)
         outputs = tuple(Value(t, old.name) for t, old in zip(types, equation.outputs, strict=True))
@@ -173,4 +179,3 @@ class _Precision:
         targets = [self._type(v.type).dtype for v in equation.bodies[0].results]
         bodies = [self._body(body, types, targets) for body in equation.bodies]
         return self._emit(equation, inputs, equation.attributes, bodies, b)
-

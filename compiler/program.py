@@ -9,7 +9,7 @@ from typing import Any
 from . import types
 from .errors import FoldfuseError, StructureError
 from .expression import call, show_function
-from .ir import Graph, Lambda, SizeDeclaration, Value, live_equations, map_sizes, verify
+from .ir import Equation, Graph, Lambda, SizeDeclaration, Value, live_equations, map_sizes, verify
 from .parameters import Parameter
 from .scope import Program, Scope
 from .sizes import Constant, Named, Size
@@ -34,6 +34,8 @@ class Entry:
         batched: whether the batch is an outer list of every data input.
         mode_matters: whether the program differs between training and evaluation (it drops out).
         stored: the float dtype of its parameters.
+        counts: per size of the result's lists that the program determines itself, its name and the index of the graph's
+            output that holds the lengths. These outputs stand behind the result's own and in no port.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Entry:
     batched: bool
     mode_matters: bool = False
     stored: DType = f32
+    counts: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,13 +91,14 @@ class _Inputs:
         self.values: list[Value] = []
         self.named: dict[str, Named] = {}
 
-    def size(self, hint: str, axes: tuple[Size, ...], name: str | None = None) -> Named:
+    def size(self, hint: str, axes: tuple[Size, ...] | None, name: str | None = None) -> Named:
+        """A size that an input binds, varying with the batch and the given axes; with None it is one number per call."""
         if name is not None and name in self.named:
             return self.named[name]
         size = self.program.sizes.fresh(name or hint)
         if name is not None:
             self.named[name] = size
-        over = ((str(_BATCH),) if self.batched else ()) + tuple(map(str, axes))
+        over = () if axes is None else ((str(_BATCH),) if self.batched else ()) + tuple(map(str, axes))
         self.declarations.append(SizeDeclaration(size.name, over))
         return size
 
@@ -126,8 +130,9 @@ class _Inputs:
             return TracedList((size,), content), Port("list", sizes=(size,), parts=(port,))
         if isinstance(type_, types.Grid):
             sizes: tuple[Size, ...] = ()
+            # A grid is rectangular, and all grids of one argument have one extent.
             for d in range(type_.dims):
-                sizes = (*sizes, self.size("XYZ"[d] if type_.dims <= 3 else f"X{d}", axes, None))
+                sizes = (*sizes, self.size("XYZ"[d] if type_.dims <= 3 else f"X{d}", None))
             content, port = self.make(type_.element, (*axes, *sizes), hint)
             return TracedList(sizes, content, True), Port("list", sizes=sizes, grid=True, parts=(port,))
         if isinstance(type_, types.Tree):
@@ -266,6 +271,7 @@ def _finish(
     batched: bool,
 ) -> Entry:
     resolve = program.sizes.resolve
+    shown, (outputs, counts) = len(outputs), _with_counts(program.root.equations, outputs, output)
     owned = list(program.parameters.values())
     seed = [program.seed] if program.seed is not None else []
     body = Lambda((*owned, *seed, *data), tuple(live_equations(program.root.equations, outputs)), tuple(outputs))
@@ -283,12 +289,35 @@ def _finish(
         name,
         body,
         (*names, *(["seed"] if seed else []), *(v.name for v in data)),
-        tuple(f"y{i}" if len(outputs) > 1 else "y" for i in range(len(outputs))),
+        (*(f"y{i}" if shown > 1 else "y" for i in range(shown)), *(f"count_{name}" for name, _ in counts)),
         tuple(declared),
         tuple(c for c in (*checks, *merged_checks) if c[0] != c[1] and not isinstance(c[0], Constant)) ,
     )
     verify(graph, "tracing")
-    return Entry(name, graph, parameters, bool(seed), tuple(p for _, p in made), output, signature, batched, program.mode_matters)
+    ports = tuple(port for _, port in made)
+    return Entry(
+        name, graph, parameters, bool(seed), ports, output, signature, batched, program.mode_matters, counts=counts
+    )
+
+
+def _with_counts(
+    equations: Sequence[Equation], outputs: Sequence[Value], output: Port
+) -> tuple[tuple[Value, ...], tuple[tuple[str, int], ...]]:
+    """The outputs and, behind them, the lengths of the result's lists that the program determines itself; and where
+    each such size is found among them."""
+    wanted, results, counts = _size_names(output), list(outputs), []
+    for equation in equations:
+        for name, index in equation.binds:
+            if name in wanted:
+                counts.append((name, len(results)))
+                results.append(equation.outputs[index])
+    return tuple(results), tuple(counts)
+
+
+def _size_names(port: Port) -> frozenset[str]:
+    """The names of the list sizes that stand in a port."""
+    own = frozenset(name for size in port.sizes for name in size.names())
+    return own.union(*map(_size_names, port.parts))
 
 
 def _where(program: Program, name: str) -> str:

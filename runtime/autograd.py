@@ -7,6 +7,7 @@ derivative flows through them.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from ..compiler.errors import DerivativeError
 from . import operators
-from .executable import Executable, Recording, executable
+from .executable import Executable, executable
+from .recording import Recording, batched, record
 
 __all__ = ["Evaluate", "evaluate"]
 
@@ -28,9 +30,9 @@ class Evaluate(torch.autograd.Function):
     def forward(
         recording: Recording, extents: Mapping[str, int], count: int, *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
-        program, tables = recording.program, tensors[count:]
-        hidden = program.hidden_extents(extents, tables)
-        return tuple(operators.evaluate(tensors[:count], tables, hidden, program.text))
+        program, inputs, tables = recording.program, tensors[:count], tensors[count:]
+        hidden = program.hidden_extents(inputs, tables, extents)
+        return tuple(operators.evaluate(inputs, tables, hidden, program.text))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -88,13 +90,17 @@ class Evaluate(torch.autograd.Function):
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         dims = in_dims[3:]
         own = tuple(d is not None for d in dims)
-        program, name = recording.program.batched(own[:count], own[count:])
+        program, name = batched(recording.program, own[:count], own[count:])
         moved = [t if d is None else t.movedim(d, 0) for t, d in zip(tensors, dims, strict=True)]
         # The order of the tables is that of the declarations, and the new size stands first.
         outputs = _apply(
             program, moved[:count], [None, *moved[count:]], recording.memory, {**extents, name: info.batch_size}
         )
         return outputs, (0,) * len(outputs)
+
+
+# Torch reads the signature of `forward` at every call, which costs more than the rest of the function.
+Evaluate.forward.__signature__ = inspect.signature(Evaluate.forward)
 
 
 def _apply(
@@ -108,11 +114,12 @@ def _apply(
 
     It goes through the function also where no gradient is, so that a transform of `torch.func` meets `vmap` and `jvp`.
     """
-    if torch.is_grad_enabled():
+    # An exported program holds the operator alone, which has no use for residuals.
+    if torch.is_grad_enabled() and not torch.compiler.is_exporting():
         needs = tuple(x.requires_grad and f for x, f in zip(inputs, program.floats, strict=True))
     else:
         needs = (False,) * len(inputs)
-    recording = program.record(needs, memory)
+    recording = record(program, needs, memory)
     return Evaluate.apply(recording, extents, len(inputs), *inputs, *tables)[: recording.outputs]
 
 

@@ -6,6 +6,7 @@ never multiplied by zero but replaced by `where`, so that a NaN there cannot lea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..compiler.combinators.window import span
 from ..compiler.errors import EmptyError, IndexRangeError
 from .eager_contraction import HALVES
 from .eager_operations import safe_index, select_rows
-from .eager_shapes import trailing, widened
+from .eager_shapes import common_lead, trailing, widened, with_lead
 from .eager_sizes import Environment
 
 Run = Callable[[Any, Sequence[Tensor]], Sequence[Tensor]]
@@ -244,8 +245,38 @@ def _join(equation: Any, depth: int, prepare: Any) -> Run:
     return run
 
 
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def _accumulate_rows(equation: Any, depth: int, prepare: Any) -> Run:
+    axes, size = equation.types[0].axes, equation.attributes["size"]
+    row = equation.outputs[0].type.shape[1:]
+
+    def refuse(index: int, count: int) -> Exception:
+        message = f"the index {index} is out of range for a table of {count}; indices run from 0 to {count - 1}"
+        return IndexRangeError(message, equation.source)
+
+    def run(context: Any, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        updates, index = inputs
+        mask = context.sizes.list_mask(axes)
+        if mask is not None:
+            updates = torch.where(trailing(mask, updates.dim()), updates, updates.new_zeros(()))
+            index = torch.where(trailing(mask, index.dim()), index, torch.zeros_like(index))
+        index = safe_index(context, index, size, refuse)
+        lead = common_lead([updates.shape, index.shape], depth)
+        updates, index = with_lead(updates, lead, depth), with_lead(index, lead, depth)
+        tables, places = math.prod(lead), math.prod(index.shape[depth:])
+        offsets = torch.arange(tables, device=index.device).unsqueeze(-1) * size
+        rows = (index.reshape(tables, places) + offsets).reshape(-1)
+        total = updates.new_zeros((tables * size, *row))
+        return [total.index_add(0, rows, updates.reshape(tables * places, *row)).reshape((*lead, size, *row))]
+
+    return run
+
+
 LISTS: dict[str, Callable[[Any, int, Any], Run]] = {
     "reduce": _reduce,
+    "accumulate_rows": _accumulate_rows,
     "iota": _iota,
     "length": _length,
     "element": _element,

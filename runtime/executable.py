@@ -1,15 +1,13 @@
-"""Programs as text, made ready to run, and the programs that are derived from them, each made once.
+"""Programs as text, made ready to run.
 
 An operator carries its program as printed IR, so that pickling, `torch.export` and copies work; here the text becomes a
-`Executable` again. What is derived from a program (its normal form, its adjoints, its form under one more batch) hangs
-on it and is a program with a text of its own.
+program again. What is derived from a program (its normal form, and see `recording`) hangs on it, with a text of its own.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock, RLock
 from typing import Any
@@ -17,17 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..compiler.adjoint import Differentiator, Pullback, differentiate
-from ..compiler.builder import Builder
 from ..compiler.errors import DeviceError, SizeError
-from ..compiler.ir import Graph, Lambda, SizeDeclaration, Value, sub_equations
+from ..compiler.ir import Graph, Lambda, sub_equations
 from ..compiler.pipeline import normalise
 from ..compiler.sizes import Constant, Named, Quotient, Size
 from ..compiler.text import parse, show
 from . import eager
 from .eager_shapes import torch_dtype
 
-__all__ = ["Adjoint", "Executable", "Recording", "executable", "printed"]
+__all__ = ["Executable", "executable", "printed", "remember"]
 
 LIMIT = 1024
 """How many programs are kept ready. A program that was dropped is read from its text again."""
@@ -91,7 +87,8 @@ class Executable:
         self._derived: dict[Any, Any] = {}
         self._lock = RLock()
 
-    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What is derived from this program under a key, made at the first call."""
         if key not in self._derived:
             with self._lock:
                 if key not in self._derived:
@@ -116,7 +113,7 @@ class Executable:
         inputs = [x.contiguous() for x in inputs]
         lengths = {name: table for name, table in zip(self.tables, tables, strict=True) if table is not None}
         outputs = eager.run(self.graph, inputs, lengths, maxima=dict(zip(self.hidden, extents, strict=True)))
-        return _separate(inputs, outputs)
+        return _separate((*inputs, *lengths.values()), outputs)
 
     def empty_outputs(
         self,
@@ -173,23 +170,27 @@ class Executable:
                 )
 
     def extents(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], given: Mapping[str, Any]) -> dict[str, Any]:
-        """The extents of the named sizes that a call shows, and those that were given."""
+        """The extents of the named sizes: those that a call shows, that were given, that are known before a call."""
         values, count = (inputs, outputs), len(inputs)
         shown = {
             name: values[index >= count][index - count if index >= count else index].shape[dim]
             for name, (index, dim) in self._shown.items()
         }
-        return {**given, **shown}
+        bounds = {name: bound for name, bound in self._bounds.items() if bound is not None}
+        return {**bounds, **given, **shown}
 
-    def hidden_extents(self, given: Mapping[str, Any], tables: Sequence[Tensor | None]) -> list[Any]:
+    def hidden_extents(
+        self, inputs: Sequence[Tensor], tables: Sequence[Tensor | None], given: Mapping[str, Any]
+    ) -> list[Any]:
         """The extents of the sizes in `hidden`: as given, otherwise the greatest length (which waits for the device).
 
         Raises:
             SizeError: a size has neither an extent nor a table.
         """
-        if not self.hidden:
-            return []
+        if all(name in given for name in self.hidden):
+            return [given[name] for name in self.hidden]
         lengths = dict(zip(self.tables, tables, strict=True))
+        lengths.update({d.name: inputs[d.input] for d in self.graph.sizes if d.input is not None})
         out = []
         for name in self.hidden:
             table = lengths.get(name)
@@ -213,69 +214,13 @@ class Executable:
         if self._normal is None:
             with self._lock:
                 if self._normal is None:
-                    self._normal = _remember(normalise(self.graph))
+                    self._normal = remember(normalise(self.graph))
         return self._normal
 
-    def record(self, needs: tuple[bool, ...], memory: str | None) -> Recording:
-        """How to run this program so that it can be differentiated.
 
-        Arguments:
-            needs: per input, whether its cotangent will be wanted.
-            memory: the residual choice of `compiler.adjoint`, or None to keep nothing but the inputs.
-        """
-        if self.normalised is not self:
-            return self.normalised.record(needs, memory)
-        # The adjoint of a program whose inputs hold tables has them at other places; it keeps nothing.
-        if any(d.input is not None for d in self.graph.sizes):
-            memory = None
-        return self._once(("record", needs, memory), lambda: self._record(needs, memory))
-
-    def _record(self, needs: tuple[bool, ...], memory: str | None) -> Recording:
-        count = len(self.graph.body.results)
-        if memory is None or not any(needs):
-            return Recording(self, count, needs, memory)
-        forward, backward, pullback = differentiate(self.graph, needs, memory=memory)
-        return Recording(_remember(normalise(forward)), count, needs, memory, backward, pullback)
-
-    def batched(self, inputs: tuple[bool, ...], tables: tuple[bool, ...]) -> tuple[Executable, str]:
-        """This program as the body of one more map.
-
-        Arguments:
-            inputs: per input, whether it has the new axis, in front.
-            tables: per name in `tables`, whether its table has it.
-
-        Returns:
-            The program, each of whose outputs has the new axis in front, and the name of the axis's size.
-        """
-        return self._once(("batched", inputs, tables), lambda: self._batched(inputs, tables))
-
-    def _batched(self, inputs: tuple[bool, ...], tables: tuple[bool, ...]) -> tuple[Executable, str]:
-        graph = self.graph
-        taken = {d.name for d in graph.sizes} | {n for e in sub_equations(graph.body) for n, _ in e.binds}
-        name = next(n for n in (f"V{i or ''}" for i in range(len(taken) + 1)) if n not in taken)
-        size, b = Named(name), Builder()
-        inner = Builder(b)
-        lists, elements, arguments = [], [], []
-        for value, own in zip(graph.body.parameters, inputs, strict=True):
-            outer = b.parameter(value.type.listed(size) if own else value.type, value.name)
-            if own:
-                lists.append(outer)
-                elements.append(inner.parameter(value.type, value.name))
-            arguments.append(elements[-1] if own else outer)
-        outputs = b.map_lambda(size, lists, inner, inner.inline(graph.body, arguments))
-        body, _ = b.close(outputs)
-        ragged = dict(zip(self.tables, tables, strict=True))
-        declared = [SizeDeclaration(name)]
-        for d in graph.sizes:
-            own = ragged[d.name] if d.input is None else inputs[d.input]
-            declared.append(replace(d, over=(name, *d.over)) if own else d)
-        made = Graph(graph.name, body, graph.input_names, graph.output_names, tuple(declared), graph.checks)
-        return _remember(normalise(made)), name
-
-
-def _separate(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Tensor]:
-    """Outputs as tensors that own their memory: an operator returns no view of an input, and no tensor twice."""
-    taken = {x.untyped_storage().data_ptr() for x in inputs}
+def _separate(given: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Outputs as tensors that own their memory: an operator returns no view of its arguments, no tensor twice."""
+    taken = {x.untyped_storage().data_ptr() for x in given}
     out = []
     for value in outputs:
         value = value.contiguous()
@@ -325,8 +270,8 @@ def _keep(program: Executable) -> Executable:
     return program
 
 
-def _remember(graph: Graph) -> Executable:
-    """The program of a graph in normal form."""
+def remember(graph: Graph) -> Executable:
+    """The program of a graph that `compiler.pipeline.normalise` made."""
     program = _keep(Executable(graph, show(graph), normal=True))
     # The same text may have been given by a caller, who does not say that it is in normal form.
     program.mark_normal()
@@ -342,150 +287,3 @@ def printed(graph: Graph, normal: bool = False) -> str:
         normal: whether `compiler.pipeline.normalise` made it.
     """
     return _keep(Executable(graph, show(graph), normal)).text
-
-
-# --- derivatives ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Adjoint:
-    """A program that pulls cotangents back.
-
-    Attributes:
-        program: (inputs of the recorded program, some of its outputs, cotangents of outputs) → cotangents of inputs.
-        kept: which inputs it takes.
-        outputs: which outputs it takes.
-        arriving: the outputs whose cotangents it takes.
-        reached: the inputs whose cotangents it gives.
-    """
-
-    program: Executable
-    kept: tuple[int, ...]
-    outputs: tuple[int, ...]
-    arriving: tuple[int, ...]
-    reached: tuple[int, ...]
-
-
-class Recording:
-    """One way to run a program so that it can be differentiated.
-
-    Arguments:
-        program: what is run: its last outputs are residuals.
-        outputs: how many outputs are no residuals.
-        needs: per input, whether its cotangent is wanted.
-        memory: the residual choice; None when there are no residuals.
-        backward, pullback: what `compiler.adjoint.differentiate` gave, where there are residuals.
-
-    Attributes:
-        differentiable: per output, whether it depends on the inputs in `needs` by a derivative.
-        saved: the outputs that an adjoint may take: residuals, and the counts of lists that the program makes.
-    """
-
-    def __init__(
-        self,
-        program: Executable,
-        outputs: int,
-        needs: tuple[bool, ...],
-        memory: str | None,
-        backward: Graph | None = None,
-        pullback: Pullback | None = None,
-    ):
-        self.program, self.outputs, self.needs, self.memory = program, outputs, needs, memory
-        self._backward, self._pullback = backward, pullback
-        self._differentiator = Differentiator(memory or "auto")
-        body = program.graph.body
-        self.differentiable = tuple(self._differentiator.active_results(body, needs))
-        counts = {body.results.index(v) for v in _counts(body).values() if v in body.results}
-        self.saved = (*sorted(j for j in counts if j < outputs), *range(outputs, len(body.results)))
-        self._adjoints: dict[tuple[bool, ...], Adjoint] = {}
-        self._lock = Lock()
-
-    def adjoint(self, present: tuple[bool, ...]) -> Adjoint | None:
-        """The program that pulls cotangents back; absent ones are zeros that it does not compute with.
-
-        Arguments:
-            present: per output, residuals too, whether a cotangent arrives. A second derivative sends some into the
-                residuals; then the adjoint is that of the recorded program as a whole, which computes residuals again.
-
-        Returns:
-            The adjoint, or None where no cotangent reaches an input.
-
-        Raises:
-            DerivativeError: the program holds an operation without a derivative on the way.
-        """
-        present = tuple(p and d for p, d in zip(present, self.differentiable, strict=True))
-        if not any(present):
-            return None
-        with self._lock:
-            if present not in self._adjoints:
-                residual = self._backward is None or any(present[self.outputs :])
-                self._adjoints[present] = self._whole(present) if residual else self._first(present)
-            return self._adjoints[present]
-
-    def _first(self, present: tuple[bool, ...]) -> Adjoint:
-        """The adjoint that reads the residuals."""
-        graph, pullback = self._backward, self._pullback
-        first = len(pullback.kept) + pullback.residuals
-        b = Builder()
-        arguments = []
-        for index, value in enumerate(graph.body.parameters):
-            absent = index >= first and not present[pullback.useful[index - first]]
-            arguments.append(b.filled(0.0, value.type) if absent else b.parameter(value.type, value.name))
-        body, _ = b.close(b.inline(graph.body, arguments))
-        names = tuple(n for n, v in zip(graph.input_names, arguments, strict=True) if v in body.parameters)
-        made = normalise(replace(graph, body=body, input_names=names, notes=[]))
-        return Adjoint(
-            _remember(made),
-            pullback.kept,
-            tuple(range(self.outputs, self.outputs + pullback.residuals)),
-            tuple(j for j in pullback.useful if present[j]),
-            pullback.reached,
-        )
-
-    def _whole(self, present: tuple[bool, ...]) -> Adjoint:
-        """The adjoint that computes everything again from the inputs."""
-        graph = self.program.graph
-        results, names = graph.body.results, graph.input_names
-        pullback = self._differentiator.vjp(graph.body, self.needs, present, save=False)
-        read = dict(zip(pullback.kept, pullback.backward.parameters))
-        # Inputs that hold tables are read by the types, if by nothing else.
-        held = {d.input for d in graph.sizes if d.input is not None}
-        read.update({i: _alike(graph.body.parameters[i]) for i in held - read.keys()})
-        kept = tuple(sorted(read))
-        sizes = [d if d.input is None else replace(d, input=kept.index(d.input)) for d in graph.sizes]
-        # The types of cotangents name sizes that the program determines: the counts come in beside them.
-        named = {n for j in pullback.useful for axis in results[j].type.axes for n in axis.names()}
-        counts: dict[int, Value] = {}
-        for name, count in _counts(graph.body).items():
-            if name in named:
-                j = results.index(count)
-                counts.setdefault(j, _alike(count))
-                sizes.append(SizeDeclaration(name, tuple(map(str, count.type.axes)), len(kept) + list(counts).index(j)))
-        arriving = pullback.backward.parameters[len(pullback.kept) :]
-        body = Lambda(
-            (*(read[i] for i in kept), *counts.values(), *arriving),
-            pullback.backward.equations,
-            pullback.backward.results,
-        )
-        made = Graph(
-            f"{graph.name}_adjoint",
-            body,
-            (
-                *(names[i] for i in kept),
-                *(graph.output_names[j] for j in counts),
-                *(f"ct_{graph.output_names[j]}" for j in pullback.useful),
-            ),
-            tuple(f"ct_{names[i]}" for i in pullback.reached),
-            tuple(sizes),
-            graph.checks,
-        )
-        return Adjoint(_remember(normalise(made)), kept, tuple(counts), pullback.useful, pullback.reached)
-
-
-def _counts(body: Lambda) -> dict[str, Value]:
-    """The sizes that a body determines, each with the value that holds the counts."""
-    return {name: e.outputs[i] for e in body.equations for name, i in e.binds}
-
-
-def _alike(value: Value) -> Value:
-    return Value(value.type, value.name)

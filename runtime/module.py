@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from ..compiler.adjoint import MEMORY
 from ..compiler.errors import FoldfuseError, ParameterError, StructureError
@@ -24,7 +25,9 @@ from ..compiler.types import DType, f16, f32, f64
 from ..compiler.types import bf16 as bfloat16
 from . import autograd, eager, oracle, report
 from .binding import bind, unbind
+from .forest import Forest
 from .initial import attach, fetch, initial
+from .ragged import Ragged
 
 
 @dataclass
@@ -174,8 +177,8 @@ class Model(nn.Module):
         """
         point = self._entry(entry)
         traced = point.traced(self.training)
-        bound = bind(traced, arguments)
         held = [fetch(self, name) for name in point.parameters[self.training]]
+        bound = bind(traced, arguments, *_stored(held, arguments))
         held += self._seed(traced, bound, seed)
         inputs = [*held, *bound.tensors]
         text = self._text(self._name(entry), self.training, *_precision(inputs))
@@ -264,7 +267,7 @@ class Model(nn.Module):
         point = self._entry(entry)
         arguments = oracle.doubled(arguments)
         traced = _entry_in(point.evaluation, f64)
-        bound = bind(traced, arguments)
+        bound = bind(traced, arguments, torch.float64, torch.device("cpu"))
         held = [oracle.doubled(fetch(self, name).detach().cpu()) for name in point.parameters[False]]
         inputs = [*held, *self._seed(traced, bound, seed), *bound.tensors]
         outputs = oracle.evaluate_padded(traced.graph, inputs, bound.tables, bound.extents)
@@ -291,8 +294,8 @@ class Model(nn.Module):
 
     def _run(self, traced: Entry, training: bool, arguments: Any, entry: str | None, seed: Any) -> Any:
         point = self._entry(entry)
-        bound = bind(traced, arguments)
         held = [fetch(self, name) for name in point.parameters[training]]
+        bound = bind(traced, arguments, *_stored(held, arguments))
         inputs = [*held, *self._seed(traced, bound, seed), *bound.tensors]
         compute, operand, half = _precision(inputs)
         graph = in_precision(traced.graph, compute, operand, half)
@@ -343,6 +346,30 @@ def _settled(entry: Entry, parameters: Sequence[str]) -> Entry:
     graph = without_taps(entry.graph)
     graph = replace(graph, input_names=(*parameters, *graph.input_names[len(parameters) :]))
     return replace(entry, graph=graph, parameters=list(parameters))
+
+
+def _stored(held: Sequence[Tensor], arguments: Any) -> tuple[torch.dtype | None, torch.device | None]:
+    """The float dtype and the device that a call runs in: those of the parameters; a model without any goes by its
+    first float argument."""
+    found = next((x for x in held if x.is_floating_point()), None)
+    if found is not None:
+        return found.dtype, found.device
+    return _float_dtype(arguments), held[0].device if held else None
+
+
+def _float_dtype(value: Any) -> torch.dtype | None:
+    """The dtype of the first float tensor among arguments."""
+    if isinstance(value, Tensor):
+        return value.dtype if value.is_floating_point() else None
+    if isinstance(value, (Ragged, PackedSequence)):
+        return _float_dtype(value.data)
+    if isinstance(value, Forest):
+        return _float_dtype(value.values)
+    for part in value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ():
+        found = _float_dtype(part)
+        if found is not None:
+            return found
+    return None
 
 
 def _precision(inputs: Sequence[Tensor]) -> tuple[str, str, bool]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..compiler.errors import DerivativeError
 from .executable import executable
 
 __all__ = ["evaluate"]
@@ -23,7 +24,7 @@ torch.library.define(
 )
 
 
-@torch.library.impl("foldfuse::evaluate", ("cpu", "cuda"))
+@torch.library.impl("foldfuse::evaluate", "default")
 def _run(
     inputs: Sequence[Tensor], tables: Sequence[Tensor | None], extents: Sequence[int], program: str
 ) -> list[Tensor]:
@@ -38,6 +39,18 @@ def _shapes(
     unknown = lambda: torch.library.get_ctx().new_dynamic_size()
     return executable(program).empty_outputs(inputs, tables, extents, unknown)
 
+
+_LIBRARY = torch.library.Library("foldfuse", "FRAGMENT")
+
+
+def _refuse_batches(*arguments: object) -> list[Tensor]:
+    raise DerivativeError(
+        "torch's old vmap (is_grads_batched=True, torch.autograd.functional with vectorize=True) does not reach into "
+        "foldfuse. Use torch.func.vmap, jacrev or vjp"
+    )
+
+
+_LIBRARY.impl("evaluate", _refuse_batches, "Batched")
 
 evaluate = torch.ops.foldfuse.evaluate.default
 """``evaluate(inputs, tables, extents, program) -> outputs``.

@@ -1,25 +1,24 @@
-"""Lists of different lengths: `Ragged`, made by `ragged`, and torch's own forms of them (`Flat`: packed, jagged).
+"""Lists of different lengths: `Ragged`, made by `ragged`.
 
-All of them meet in one form: a padded tensor [rows, longest, ...] beside int64 tables of lengths, outermost first. What
-lies in the padding is never read.
+A padded tensor [rows, longest, ...] beside int64 tables of lengths, outermost first. What lies in the padding is never
+read. Torch's own forms of such lists are in `flat_lists.py`.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pad_sequence
+from torch.nn.utils.rnn import pad_sequence
 
 from ..compiler.errors import DeviceError, DtypeError, ShapeError, SizeError, StructureError
 from .tree_input import first_array, map_product
 
-__all__ = ["Flat", "Ragged", "Unwrapped", "is_nested", "ragged", "unwrap"]
+__all__ = ["Ragged", "ragged"]
 
 Product = Any
 """A tensor, or a tuple, NamedTuple or dict of products."""
@@ -32,8 +31,8 @@ class Ragged:
         data: [rows, longest, ...], or a product of such tensors. What lies in the padding may be anything.
         lengths: int64 tables where the data is: [rows] the length of each row; for lists of lists then [rows, longest],
             the length of each inner list; and so on.
-        host: the tables on the CPU where they are known there, else None. Two lists are compared by them without waiting
-            for a device.
+        host: the tables on the CPU where they are known there, else None. By them two lists are compared without
+            waiting for a device.
     """
 
     def __init__(self, data: Product, lengths: Sequence[Tensor], host: tuple[Tensor, ...] | None = None):
@@ -46,8 +45,8 @@ class Ragged:
         return self.lengths[0].device
 
     def to(self, *targets: Any, device: Any = None, dtype: torch.dtype | None = None) -> Ragged:
-        """Move or convert, as `Tensor.to` does. A float dtype is that of the float tensors, an integer dtype that of the
-        integer tensors; lengths stay int64.
+        """Move or convert, as `Tensor.to` does. A float dtype is that of the float tensors, an integer dtype that of
+        the integer tensors; lengths stay int64.
 
         Example:
             >>> ragged([torch.ones(2)]).to("cpu", torch.float64).data.dtype
@@ -99,22 +98,22 @@ def ragged(x: Any, lengths: Any = None, *inner: Any) -> Ragged:
     """A batch of lists of different lengths.
 
     Arguments:
-        x: a padded tensor [rows, longest, ...], or a product (tuple, NamedTuple, dict) of such tensors for lists that share
-            their lengths. Without `lengths`, a Python list of rows instead: a tensor [length, ...] each, a product of
-            such tensors, a list of numbers, or, for lists of lists, a list of such.
-        lengths: whole numbers [rows]; or a bool mask [rows, longest], true at each row's first elements; for lists of lists
-            a list of tables, or a mask [rows, longest, longest inner]. There, inner lists without elements at the end
-            of a row count as padding.
-        inner: for lists of lists, the lengths [rows, longest] of the inner lists, and so on inwards. In the padding they
-            may be anything.
+        x: a padded tensor [rows, longest, ...], or a product (tuple, NamedTuple, dict) of such tensors for lists that
+            share their lengths. Without `lengths`, a Python list of rows instead: a tensor [length, ...] each, a
+            product of such tensors, a list of numbers, or, for lists of lists, a list of such.
+        lengths: whole numbers [rows]; or a bool mask [rows, longest], true at each row's first elements; for lists of
+            lists a list of tables, or a mask [rows, longest, longest inner]. There, inner lists without elements at the
+            end of a row count as padding.
+        inner: for lists of lists, the lengths [rows, longest] of the inner lists, and so on inwards. In the padding
+            they may be anything.
 
     Returns:
         A `Ragged`. Lengths are checked here, once, and lie where the data is; a later call does not look at them again.
         With lengths on a device this waits for it; under `torch.compile` lengths are not checked.
 
     Raises:
-        SizeError: a length is negative or beyond the data, a table has the wrong shape or is not of whole numbers, a mask
-            has a gap, there are no rows to take a shape from.
+        SizeError: a length is negative or beyond the data, a table has the wrong shape or is not of whole numbers, a
+            mask has a gap, there are no rows to take a shape from.
         ShapeError, DtypeError, DeviceError: the rows of a Python list do not fit together.
         StructureError: `x` is neither padded tensors with lengths nor a list of rows.
 
@@ -127,8 +126,8 @@ def ragged(x: Any, lengths: Any = None, *inner: Any) -> Ragged:
     if lengths is None:
         if not isinstance(x, list):
             raise StructureError(
-                f"ff.ragged was given a {type(x).__name__} without lengths. Give a padded tensor and its lengths or mask, "
-                "ff.ragged(x, lengths), or a list with a tensor for each row"
+                f"ff.ragged was given a {type(x).__name__} without lengths. Give a padded tensor and its lengths or "
+                "mask, ff.ragged(x, lengths), or a list with a tensor for each row"
             )
         return _from_rows(x)
     data = map_product(torch.as_tensor, x)
@@ -167,10 +166,16 @@ def _tables(lengths: Any, inner: Sequence[Any]) -> list[Tensor]:
         tables = [torch.as_tensor(table) for table in (lengths, *inner)]
     except (TypeError, ValueError, RuntimeError) as error:
         raise SizeError(f"lengths are whole numbers, one per row; got {lengths!r} ({error})") from error
+    # An empty Python list has no dtype of its own.
+    tables = [
+        table.long() if isinstance(given, list) and not table.numel() else table
+        for given, table in zip((lengths, *inner), tables)
+    ]
     for level, table in enumerate(tables):
         if table.is_floating_point() or table.is_complex() or (table.dtype == torch.bool and level):
-            raise SizeError(f"lengths are whole numbers, a mask is bool; got {table.dtype}. Convert with .long() or .bool()")
-    # An empty Python list has no dtype of its own.
+            raise SizeError(
+                f"lengths are whole numbers, a mask is bool; got {table.dtype}. Convert with .long() or .bool()"
+            )
     return tables
 
 
@@ -182,8 +187,8 @@ def _common_shape(leaves: Sequence[Tensor], dims: int) -> tuple[int, ...]:
     for leaf in leaves:
         if leaf.dim() < dims:
             raise SizeError(
-                f"lengths of {dims - 1} level{'s' * (dims > 2)} belong to a tensor of {dims} or more dimensions; the data is "
-                f"{list(leaf.shape)}. Give padded data [rows, longest, …]"
+                f"lengths of {dims - 1} level{'s' * (dims > 2)} belong to a tensor of {dims} or more dimensions; the "
+                f"data is {list(leaf.shape)}. Give padded data [rows, longest, …]"
             )
         if leaf.shape[:dims] != leaves[0].shape[:dims]:
             raise SizeError(
@@ -244,8 +249,8 @@ def _checked(
             length = int(here[tuple(index)])
             what = "is negative" if length < 0 else f"is longer than the data, which has {extent} elements there"
             raise SizeError(
-                f"{_at(index)}: the length {length} {what}. Expected 0 to {extent}; give each row's own length, or the data "
-                "that the lengths belong to"
+                f"{_at(index)}: the length {length} {what}. Expected 0 to {extent}; give each row's own length, or the "
+                "data that the lengths belong to"
             )
         if not bool((here[~live] == 0).all()):  # so that tables that mean the same are the same
             here = torch.where(live, here, 0)
@@ -306,8 +311,8 @@ def _columns(rows: list[Any]) -> Product:
     model = next((row for row in rows if not (isinstance(row, list) and not row)), None)
     if model is None:
         raise SizeError(
-            "ff.ragged was given no row with elements, so the shape of an element is not known. Give a padded tensor and "
-            "lengths: ff.ragged(torch.zeros(0, 0, 8), torch.zeros(0, dtype=torch.int64))"
+            "ff.ragged was given no row with elements, so the shape of an element is not known. Give a padded tensor "
+            "and lengths: ff.ragged(torch.zeros(0, 0, 8), torch.zeros(0, dtype=torch.int64))"
         )
     rows = [_like(model, row, number) for number, row in enumerate(rows)]
     if isinstance(model, Mapping):
@@ -352,8 +357,8 @@ def _pad_column(rows: list[Tensor], lengths: list[int]) -> Tensor:
     for number, row in enumerate(rows):
         if row.shape[1:] != first.shape[1:]:
             raise ShapeError(
-                f"row {number} has elements of shape {list(row.shape[1:])}, row 0 of {list(first.shape[1:])}. Rows differ in "
-                "length only"
+                f"row {number} has elements of shape {list(row.shape[1:])}, row 0 of {list(first.shape[1:])}. Rows "
+                "differ in length only"
             )
         if row.dtype != first.dtype:
             raise DtypeError(f"row {number} is {row.dtype}, row 0 {first.dtype}. Convert them to one dtype with .to")
@@ -362,117 +367,3 @@ def _pad_column(rows: list[Tensor], lengths: list[int]) -> Tensor:
         if len(row) != lengths[number]:
             raise SizeError(f"row {number} has parts of {lengths[number]} and {len(row)} elements. Expected one length")
     return pad_sequence(rows, batch_first=True)
-
-
-# --- torch's own forms ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Flat:
-    """How the rows of a packed or jagged list lie in its one tensor of values [total, ...].
-
-    Attributes:
-        row, time: int64[total], where each value belongs.
-        rows: the number of rows.
-        wrap: makes the user's form of a tensor of values.
-    """
-
-    row: Tensor
-    time: Tensor
-    rows: int
-    wrap: Callable[[Tensor], Any]
-
-    def pad(self, values: Tensor, longest: int) -> Tensor:
-        """Values as [rows, longest, ...], zeros as padding. Differentiable."""
-        room = values.new_zeros((self.rows * longest, *values.shape[1:]))
-        return room.index_copy(0, self.row * longest + self.time, values).unflatten(0, (self.rows, longest))
-
-    def restore(self, padded: Tensor) -> Any:
-        """A padded tensor [rows, longest, ...] in the user's form. Differentiable."""
-        return self.wrap(padded.flatten(0, 1).index_select(0, self.row * padded.size(1) + self.time))
-
-
-class Unwrapped(NamedTuple):
-    """A ragged list as all forms are read: `Ragged` gives what it holds, the others one padded tensor."""
-
-    data: Product
-    lengths: tuple[Tensor, ...]
-    host: tuple[Tensor, ...] | None
-    flat: Flat | None
-
-
-def is_nested(value: Any) -> bool:
-    """Whether a value is a nested tensor, of any layout."""
-    return isinstance(value, Tensor) and value.is_nested
-
-
-def unwrap(value: Any, place: str) -> Unwrapped | None:
-    """A ragged list of any form as padded data and lengths; None where the value is no ragged list.
-
-    Arguments:
-        value: `Ragged`, `PackedSequence`, jagged nested tensor, or anything else.
-        place: what a message calls it.
-
-    Raises:
-        StructureError: a nested tensor of another layout, or one whose ragged axis is not the second.
-    """
-    if isinstance(value, Ragged):
-        return Unwrapped(value.data, value.lengths, value.host, None)
-    if isinstance(value, PackedSequence):
-        return _unpack(value)
-    if is_nested(value):
-        return _unjag(value, place)
-    return None
-
-
-def _unpack(packed: PackedSequence) -> Unwrapped:
-    values, counts, order, inverse = packed
-    longest, total, device = counts.size(0), values.size(0), values.device
-    rows = int(counts[0]) if inverse is None else inverse.size(0)
-    # The sizes of a packed sequence's steps lie on the CPU, so the places are computed there.
-    time = torch.repeat_interleave(torch.arange(longest), counts, output_size=total)
-    rank = torch.arange(total) - (counts.cumsum(0) - counts)[time]
-    lengths = (counts > torch.arange(rows).unsqueeze(-1)).sum(-1)
-    row, host = rank.to(device), None if device.type != "cpu" else lengths
-    if order is not None and inverse is not None:
-        row, lengths = order[row], lengths.to(device)[inverse]
-        host = lengths if host is not None else None
-    elif host is None:
-        host = lengths
-    lengths = lengths.to(device)
-    flat = Flat(row, time.to(device), rows, lambda made: PackedSequence(made, counts, order, inverse))
-    return Unwrapped(flat.pad(values, longest), (lengths,), None if host is None else (host,), flat)
-
-
-def _unjag(nested: Tensor, place: str) -> Unwrapped:
-    if nested.layout != torch.jagged:
-        raise StructureError(
-            f"{place} is a nested tensor of layout {nested.layout}. Make it with layout=torch.jagged, or use ff.ragged"
-        )
-    if nested._ragged_idx != 1:
-        raise StructureError(
-            f"{place} is a nested tensor whose axis {nested._ragged_idx} is ragged. Expected the second one, [batch, time, …]; "
-            "transpose it back"
-        )
-    if nested.lengths() is not None:
-        nested = nested.contiguous()  # values between the rows, as torch.nested.narrow leaves them
-    values, offsets = nested.values(), nested.offsets()
-    lengths = offsets.diff().to(torch.int64)
-    total, rows = values.size(0), offsets.size(0) - 1
-    longest, shortest = nested._maybe_max_seqlen, nested._maybe_min_seqlen
-    if longest is not None:
-        bound = longest
-    elif torch.compiler.is_compiling():
-        bound = total  # the length of the longest row is data, which a compiled program does not wait for
-    else:
-        bound = int(lengths.max()) if rows else 0
-    row = torch.repeat_interleave(torch.arange(rows, device=values.device), lengths, output_size=total)
-    time = torch.arange(total, device=values.device) - offsets[row]
-
-    def wrap(made: Tensor) -> Tensor:
-        # The very offsets of the input, by which torch knows that two nested tensors have one shape.
-        return torch.nested.nested_tensor_from_jagged(made, offsets, min_seqlen=shortest, max_seqlen=longest)
-
-    flat = Flat(row, time, rows, wrap)
-    host = (lengths,) if lengths.device.type == "cpu" else None
-    return Unwrapped(flat.pad(values, bound), (lengths,), host, flat)

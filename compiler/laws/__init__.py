@@ -8,11 +8,11 @@
 - a sum over a list is a contraction of lists, or a sum of something that no contraction made.
 """
 
-from . import accumulation, algebra, contraction, dead, fusion, hoisting, sharing, sinking
+from . import accumulation, algebra, batching, branches, contraction, dead, fusion, hoisting, sharing, sinking
 from .law import Firing, Law, Refusal, Scope
 
-# Invariants leave before anything is hoisted, the hoist comes before the sink (an output that needs no carry is hoisted),
-# and packed contractions are cut when only what feeds the carry is left in the loop.
+# Invariants leave before anything is hoisted; the hoist comes before the sink (an output that needs no carry is hoisted);
+# packed contractions are cut when only what feeds the carry is left in the loop.
 LAWS: tuple[Law, ...] = (
     *algebra.LAWS,
     sharing.common_subexpressions,
@@ -22,10 +22,13 @@ LAWS: tuple[Law, ...] = (
     *hoisting.LAWS,
     sinking.running_sum,
     sinking.scan_without_carry,
+    branches.contraction_out_of_a_switch,
     sinking.output_sink,
     contraction.slice_of_a_contraction,
     *fusion.LAWS,
+    branches.sum_over_children,
     *accumulation.LAWS,
+    *batching.LAWS,
 )
 
 __all__ = ["LAWS", "Firing", "Law", "Refusal", "Scope"]

@@ -1,7 +1,7 @@
 """The accumulator sink: a sum over steps of products is one contraction over steps.
 
-A list of which only the sum is wanted is not made where the sum can be taken of something smaller, or where it is a contraction
-of two lists. With the output sink before it, no matrix gradient is accumulated or stored per step.
+A list of which only the sum is wanted is not made where the sum can be taken of something smaller, or where it is a
+contraction of two lists. With the output sink before it, no matrix gradient is accumulated or stored per step.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..builder import Builder
 from ..ir import Equation, Lambda, Value
 from ..types import DType
 from .law import OpenBuilder, Scope, law, makers, renamed, users
-from .loop import Loop
+from .loop import Loop, Port
 
 NAME = "accumulator sink"
 _LINEAR = frozenset(("neg", "reshape", "transpose", "slice", "pad", "flip", "broadcast", "reduce_sum"))
@@ -61,6 +61,16 @@ class _Level:
             for e in self.loop.equations:
                 if any(v in self.summed for v in e.inputs):
                     self.summed.update(e.outputs)
+        self.elements = {p.outer: p.inner for p in self.loop.leaving("output")}
+        self.given = {inner: outer for outer, inner in self.elements.items()}
+
+    def give(self, value: Value) -> Value:
+        """The list of a value of the body."""
+        known = self.given.get(value)
+        if known is None:
+            known = self.given[value] = Value(value.type.listed(self.loop.size), value.name)
+            self.loop.results.append(Port("output", known, value))
+        return known
 
 
 class _Sum:
@@ -68,12 +78,12 @@ class _Sum:
 
     Arguments:
         b: builds what stands outside.
-        outermost: the map whose elements are summed.
+        outermost: the map whose elements are summed; several sums may share it.
     """
 
-    def __init__(self, b: Builder, outermost: Equation):
+    def __init__(self, b: Builder, outermost: _Level):
         self.b = b
-        self.levels = [_Level(outermost)]
+        self.levels = [outermost]
 
     # --- is it worth while? -----------------------------------------------------------------------------------------
 
@@ -103,7 +113,11 @@ class _Sum:
             factor = self._factor(e, depth)
             return factor is not None and self.gains(factor[0], depth)
         if e.op == "div":
-            return not self._varies(e.inputs[1], depth) and self._can_export(e.inputs[1:], depth) and self.gains(e.inputs[0], depth)
+            return (
+                not self._varies(e.inputs[1], depth)
+                and self._can_export(e.inputs[1:], depth)
+                and self.gains(e.inputs[0], depth)
+            )
         if e.op == "concatenate":
             return self._sums(e.inputs, depth) and any(self.gains(v, depth) for v in e.inputs)
         if e.op in ("scatter_add", "accumulate_rows"):
@@ -129,7 +143,8 @@ class _Sum:
         return all(self._varies(v, depth) for v in values) and self._can_export(values, depth)
 
     def _can_export(self, values: Sequence[Value], depth: int) -> bool:
-        """Whether values can be seen from outside: no type names a size known inside only, and what does not vary is captured."""
+        """Whether values can be seen from outside: no type names a size known inside only, and what does not vary is
+        captured."""
         for value in values:
             level = self.levels[depth]
             if any(axis.names() & level.bound for axis in value.type.axes):
@@ -197,7 +212,7 @@ class _Sum:
             inputs = [self.export(v, depth) for v in e.inputs]
             return self.under(e.op, inputs, e.attributes)
         else:
-            outer, own = level.loop.give(value), True
+            outer, own = level.give(value), True
             self._put_back(depth)
         if depth == 0:
             return _Exported(outer, (0,) if own else ())
@@ -244,6 +259,9 @@ class _Sum:
             return self._plain(value, depth)
         if e.op == "contract":
             labels, output = e.attributes["spec"].split("->")
+            if not self._sums(e.inputs, depth):
+                operands = [self.export(v, depth) for v in e.inputs]
+                return self.under("contract", [self._summed(x) if 0 in x.loops else x for x in operands], e.attributes)
             return self._contract(*labels.split(","), output, *e.inputs, e.attributes.get("dtype"), depth)
         if e.op in ("mul", "reduce_sum") and (product := self._product(e, depth)) is not None:
             spec, left, right = product
@@ -272,13 +290,8 @@ class _Sum:
     def _contract(
         self, left: str, right: str, output: str, x: Value, y: Value, dtype: DType | None, depth: int
     ) -> _Exported:
-        """The sum of a contraction: one contraction over the summed axis too, or of the sum where one operand is the same in
-        every element."""
+        """The sum of a contraction of two varying operands: one contraction over the summed axis too."""
         a, z = self.export(x, depth), self.export(y, depth)
-        if 0 not in a.loops:
-            z = self._summed(z)
-        elif 0 not in z.loops:
-            a = self._summed(a)
         fresh = iter(c for c in "tuvwxyzTUVWXYZBCDEFGHIJKLMNOPQRS" if c not in left + right + output)
         name = {i: next(fresh) for i in sorted({*a.loops, *z.loops})}
         lists = tuple(i for i in sorted(name) if i != 0)
@@ -306,123 +319,49 @@ def _narrows(e: Equation) -> bool:
 
 @law(NAME)
 def accumulator_sink(body: Lambda, scope: Scope) -> Lambda:
-    """reduce sum (map (λ. a · b)) = contract over the list axis too, where both operands vary; contract(reduce sum a, b) where b
-    is the same in every element; pushed through what is linear (sums, differences, scaling by what is the same, negation,
-    reshape, transpose, slice, pad, concatenate, broadcast, sums over axes, a narrowing cast) and through maps in the element,
-    whose axes stay; a product of broadcasts is an outer product; a sum of scatter_add is accumulate_rows. Side condition: the
-    list is read by its sum alone, and something in it becomes a contraction, accumulated rows or smaller."""
+    """reduce sum (map (λ. a · b)) = contract over the list axis too, where both operands vary; contract(reduce sum a,
+    b) where b is the same in every element; pushed through what is linear (sums, differences, scaling by what is the
+    same, negation, reshape, transpose, slice, pad, concatenate, broadcast, sums over axes, a narrowing cast) and
+    through maps in the element, whose axes stay; a product of broadcasts is an outer product; a sum of scatter_add is
+    accumulate_rows. Side condition: the list is read by its sum alone, and something in it becomes a contraction,
+    accumulated rows or smaller."""
     sums = [e for e in body.equations if e.op == "reduce" and e.attributes["op"] == "sum"]
     if not sums:
         return body
     made = makers(body.equations)
     use = users(body)
     after: dict[Equation, list[Equation]] = {}
-    maps: dict[Equation, Equation] = {}
+    levels: dict[Equation, _Level] = {}
+    changed: set[Equation] = set()
     table: dict[Value, Value] = {}
     for e in sums:
         maker = made.get(e.inputs[0])
         if maker is None or maker.op != "map":
             continue
-        current = maps.get(maker, maker)
+        level = levels.get(maker)
+        if level is None:
+            level = levels[maker] = _Level(maker)
         b = OpenBuilder()
         b.source = e.source
-        total = _Sum(b, current)
-        element = current.bodies[0].results[current.outputs.index(e.inputs[0])]
+        total = _Sum(b, level)
+        element = level.elements[e.inputs[0]]
         if not total.gains(element):
             continue
         if len(use[e.inputs[0]]) > 1:
             scope.refused(NAME, e, f"the list {e.inputs[0].type} is read elsewhere too")
             continue
         result = total.total(element).value
-        current = total.levels[0].loop.equation()
-        maps[maker] = current
         result.name = result.name or e.output.name
         table[e.output] = result
+        changed.add(maker)
         after[e] = b.equations
         scope.fired(NAME, e, f"the sum over {maker.attributes['size']} of {e.output.type} is taken of its operands")
     if not after:
         return body
     out: list[Equation] = []
     for e in body.equations:
-        out.extend(renamed(x, table) for x in after.get(e, (maps.get(e, e),)))
+        out.extend(renamed(x, table) for x in after.get(e, (levels[e].loop.equation() if e in changed else e,)))
     return Lambda(body.parameters, tuple(out), tuple(table.get(v, v) for v in body.results))
 
 
-@law("contraction under a map")
-def contraction_under_a_map(body: Lambda, scope: Scope) -> Lambda:
-    """contract(a, b) whose output is a list over n = map over n of a contraction, where n is the outermost axis of every operand
-    that has it: so that it can join other maps over n."""
-    out: list[Equation] = []
-    changed = False
-    for e in body.equations:
-        mapped = _mapped(e) if e.op == "contract" and e.output.type.axes else None
-        out.extend((e,) if mapped is None else mapped)
-        if mapped is not None:
-            scope.fired("contraction under a map", e, f"{e.attributes['spec']} over {e.output.type.axes[0]}")
-            changed = True
-    return Lambda(body.parameters, tuple(out), body.results) if changed else body
-
-
-def _mapped(e: Equation) -> list[Equation] | None:
-    operands, output = e.attributes["spec"].split("->")
-    labels, name = operands.split(","), output[0]
-    if any(name in own[1:] for own in labels):
-        return None
-    b = OpenBuilder()
-    b.source = e.source
-    lists = [v for v, own in zip(e.inputs, labels, strict=True) if own[:1] == name]
-    spec = f"{','.join(own.lstrip(name) for own in labels)}->{output[1:]}"
-
-    def element(inner: Builder, *values: Value) -> list[Value]:
-        found = iter(values)
-        arguments = [next(found) if own[:1] == name else v for v, own in zip(e.inputs, labels, strict=True)]
-        return [inner("contract", *arguments, **{**e.attributes, "spec": spec})]
-
-    (made,) = b.map(e.output.type.axes[0], lists, element)
-    (equation,) = b.equations
-    return [Equation("map", equation.inputs, e.outputs, equation.attributes, equation.bodies, (), e.source)]
-
-
-@law("contractions side by side")
-def contractions_side_by_side(body: Lambda, scope: Scope) -> Lambda:
-    """concatenate (contract(a, b), contract(a, c)) = contract(a, concatenate b c), along an axis that a has not, outside of a
-    recurrent step: one large product (the gradient of a packed weight) for several small ones."""
-    if scope.recurrent:
-        return body
-    made = makers(body.equations)
-    use = users(body)
-    out: list[Equation] = []
-    changed = False
-    for e in body.equations:
-        joined = _side_by_side(e, made, use) if e.op == "concatenate" else None
-        out.extend((e,) if joined is None else joined)
-        if joined is not None:
-            scope.fired("contractions side by side", e, f"{len(e.inputs)} contractions become one of {e.output.type}")
-            changed = True
-    return Lambda(body.parameters, tuple(out), body.results) if changed else body
-
-
-def _side_by_side(e: Equation, made: dict[Value, Equation], use: dict[Value, list[Equation | None]]) -> list[Equation] | None:
-    parts = [made.get(v) for v in e.inputs]
-    if any(p is None or p.op != "contract" or len(use[p.output]) > 1 for p in parts):
-        return None
-    first = parts[0]
-    if len({p.attributes["spec"] for p in parts}) > 1 or len({p.attributes.get("dtype") for p in parts}) > 1:
-        return None
-    operands, output = first.attributes["spec"].split("->")
-    labels, label = operands.split(","), output[e.attributes["axis"]]
-    for side in (0, 1):
-        same = all(p.inputs[1 - side] is first.inputs[1 - side] for p in parts)
-        axes = first.inputs[side].type.axes
-        if not same or label in labels[1 - side] or any(p.inputs[side].type.axes != axes for p in parts):
-            continue
-        b = OpenBuilder()
-        b.source = e.source
-        axis = labels[side].index(label) - len(axes)
-        joined = b.lift("concatenate", *(p.inputs[side] for p in parts), axis=axis)
-        inputs = (joined, first.inputs[1]) if side == 0 else (first.inputs[0], joined)
-        return [*b.equations, Equation("contract", inputs, e.outputs, first.attributes, (), (), e.source)]
-    return None
-
-
-LAWS = (accumulator_sink, contraction_under_a_map, contractions_side_by_side)
+LAWS = (accumulator_sink,)

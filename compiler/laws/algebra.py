@@ -44,7 +44,19 @@ def signs(s: Sweep, e: Equation) -> Value | None:
     return None if inner is None else s.emit("sub", y, inner.inputs[0])
 
 
-@single("identity", "reshape", "broadcast", "transpose", "slice", "pad", "flip", "concatenate", "reduce_sum", "cast", "select")
+@single(
+    "identity",
+    "reshape",
+    "broadcast",
+    "transpose",
+    "slice",
+    "pad",
+    "flip",
+    "concatenate",
+    "reduce_sum",
+    "cast",
+    "select",
+)
 def identity(s: Sweep, e: Equation) -> Value | None:
     """reshape, broadcast, transpose, slice, pad, flip, concatenate, sum or cast to what a value already is = the value;
     where(c, x, x) = x. A pinned cast stays: it holds its dtype when the program's default changes."""
@@ -66,8 +78,8 @@ def identity(s: Sweep, e: Equation) -> Value | None:
 
 @single("inverse pair", "reshape", "transpose", "flip", "logical_not", "stack", "unstack")
 def inverse_pair(s: Sweep, e: Equation) -> Value | None:
-    """reshape . reshape = reshape, transpose . transpose = transpose of the composed permutation, flip . flip = id (same
-    axes), not . not = id, stack . unstack = id, unstack . stack = id."""
+    """reshape . reshape = reshape, transpose . transpose = transpose of the composed permutation, flip . flip = id
+    (same axes), not . not = id, stack . unstack = id, unstack . stack = id."""
     if e.op in ("stack", "unstack"):
         inner = s.maker(e.inputs[0], "unstack" if e.op == "stack" else "stack")
         return inner.inputs[0] if inner is not None and inner.inputs[0].type == e.output.type else None
@@ -129,7 +141,11 @@ def slice_of_a_copy(s: Sweep, e: Equation) -> Value | None:
     padded, where it keeps clear of the padding; slice . broadcast = broadcast . slice. Strides must be 1."""
     a = e.attributes
     inner = s.maker(e.inputs[0])
-    if inner is None or any(n != 1 for n in a["strides"]) or inner.op not in ("slice", "concatenate", "pad", "broadcast"):
+    if (
+        inner is None
+        or any(n != 1 for n in a["strides"])
+        or inner.op not in ("slice", "concatenate", "pad", "broadcast")
+    ):
         return None
     bounds = list(zip(a["starts"], a["stops"], strict=True))
     if inner.op == "slice":
@@ -169,8 +185,8 @@ def _slice(s: Sweep, x: Value, bounds: list[tuple[int, int]]) -> Value:
 
 @single("sum of padded parts", "add")
 def sum_of_padded_parts(s: Sweep, e: Equation) -> Value | None:
-    """pad x + pad y = pad (concatenate x y), where x and y lie side by side along one axis and are padded alike along the others.
-    It is what the adjoint of a packed value's parts becomes."""
+    """pad x + pad y = pad (concatenate x y), where x and y lie side by side along one axis and are padded alike along
+    the others. It is what the adjoint of a packed value's parts becomes."""
     pads = [s.maker(v, "pad") for v in e.inputs]
     if None in pads or any(n for pad in pads for n in pad.attributes["interior"]):
         return None

@@ -2,24 +2,43 @@
 
 The canonical form of a packed weight (the gates of an LSTM side by side in one matrix):
 
-- outside of the recurrence, one contraction with the whole matrix, whose result is sliced (``x_t W`` becomes one product over
-  all steps, since the input hoist comes before the slicing);
-- inside, no operand is joined and no result is cut: one contraction per part of the carry and per part of the weight, each
-  once. The parts of the weight are invariants, cut before the loop.
+- outside of the recurrence, one contraction with the whole matrix, whose result is sliced (``x_t W`` becomes one
+  product over all steps, since the input hoist comes before the slicing);
+- inside, no operand is joined and no result is cut: one contraction per part of the carry and per part of the weight,
+  each once. The parts of the weight are invariants, cut before the loop.
 
 A value whose whole axis is also needed (layer norm over all gates) is not cut: the contraction stays packed, once.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from ..ir import Equation, Lambda, Value, infer
 from .law import RECURRENT, Scope, law, makers, users, with_bodies
+from .loop import Loop
 from .sweep import Sweep, single
 
 CONCAT = "contraction of a concatenation"
 SLICE = "slice of a contraction"
 _ELEMENTWISE = frozenset(
-    ("add", "sub", "mul", "div", "neg", "maximum", "minimum", "tanh", "sigmoid", "exp", "cast", "abs", "sqrt", "rsqrt", "select")
+    (
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "neg",
+        "maximum",
+        "minimum",
+        "tanh",
+        "sigmoid",
+        "exp",
+        "cast",
+        "abs",
+        "sqrt",
+        "rsqrt",
+        "select",
+    )
 )
 
 
@@ -30,9 +49,9 @@ def _labels(spec: str) -> tuple[list[str], str]:
 
 @law(CONCAT)
 def contraction_of_a_concatenation(body: Lambda, scope: Scope) -> Lambda:
-    """contract(concatenate a b, W) = contract(a, W_a) + contract(b, W_b), where the joined axis is contracted and W_a, W_b are the
-    slices of W along it; and the same on the right. In the step of a recurrence, or where one of the parts is a constant or
-    captured and another is not: elsewhere one contraction is the better one."""
+    """contract(concatenate a b, W) = contract(a, W_a) + contract(b, W_b), where the joined axis is contracted and W_a,
+    W_b are the slices of W along it; and the same on the right. In the step of a recurrence, or where one of the parts
+    is a constant or captured and another is not: elsewhere one contraction is the better one."""
     made = makers(body.equations)
     if not any(_joined(e, made) for e in body.equations):
         return body
@@ -41,14 +60,10 @@ def contraction_of_a_concatenation(body: Lambda, scope: Scope) -> Lambda:
 
     def rewrite(s: Sweep, e: Equation) -> Value | None:
         found = _joined(e, s.made)
-        if found is None:
+        if found is None or not (scope.recurrent or _partly_steady(e.inputs[found[0]], s.made, captured)):
             return None
         side, label, axis = found
         parts = s.made[e.inputs[side]].inputs
-        if not scope.recurrent:
-            still = [v in captured or s.maker(v, "constant") is not None for v in parts]
-            if all(still) or not any(still):
-                return None
         other = e.inputs[1 - side]
         place = _labels(e.attributes["spec"])[0][1 - side].index(label)
         total, at = None, 0
@@ -80,11 +95,18 @@ def _joined(e: Equation, made: dict[Value, Equation]) -> tuple[int, str, int] | 
     return None
 
 
+def _partly_steady(value: Value, made: dict[Value, Equation], captured: set[Value]) -> bool:
+    """Whether some parts of a concatenation, but not all, are captured or constant."""
+    steady = [v in captured or (v in made and made[v].op == "constant") for v in made[value].inputs]
+    return any(steady) and not all(steady)
+
+
 @law(SLICE)
 def slice_of_a_contraction(body: Lambda, scope: Scope) -> Lambda:
-    """slice(contract(h, W)) = contract(h, slice W), in the step of a recurrence, where the sliced axis belongs to one operand that
-    is captured; through elementwise operations on the way: slice(f(x, y)) = f(slice x, slice y). Side condition: the packed
-    value is read through slices only, which lie apart from each other, so that no part is computed twice."""
+    """slice(contract(h, W)) = contract(h, slice W), in the step of a recurrence, where the sliced axis belongs to one
+    operand that is captured; through elementwise operations on the way: slice(f(x, y)) = f(slice x, slice y). Side
+    condition: the packed value is read through slices only, which lie apart from each other, so that no part is
+    computed twice."""
     out: list[Equation] = []
     changed = False
     for equation in body.equations:
@@ -102,6 +124,7 @@ def _unpacked(body: Lambda, loop: Equation, scope: Scope) -> Lambda:
     captured = set(body.parameters[: loop.attributes["captured"]])
     made = makers(body.equations)
     use = users(body)
+    steady = steady_values(loop)
     reach = _reached(body, captured)
     done: set[Value] = set()
     replace: dict[Equation, tuple[int, dict[Value, Equation]]] = {}
@@ -109,7 +132,7 @@ def _unpacked(body: Lambda, loop: Equation, scope: Scope) -> Lambda:
         if e.op != "contract" or e.output in done:
             continue
         for axis in range(len(e.output.type.shape)):
-            members = _packed(e, axis, captured, made, use, reach, scope)
+            members = _packed(e, axis, captured, made, use, reach, steady, scope)
             if members is not None:
                 done.update(members)
                 for cut in {u for v in members for u in use[v] if u is not None and u.op == "slice"}:
@@ -162,6 +185,7 @@ def _packed(
     made: dict[Value, Equation],
     use: dict[Value, list[Equation | None]],
     reach: set[Value],
+    steady: set[Value],
     scope: Scope,
 ) -> dict[Value, Equation] | None:
     """The values that are cut together with a contraction's result, or None where it cannot be cut."""
@@ -195,12 +219,15 @@ def _packed(
                     waiting.append(v)
     if not intervals:
         return None
+    others = {v for maker in members.values() if maker.op in _ELEMENTWISE for v in maker.inputs} - set(members)
+    if obstacle is None and not others <= steady:
+        obstacle = "another operand would be cut in its place"
     if obstacle is not None:
         reason = obstacle if isinstance(obstacle, str) else f"{obstacle.op} needs its whole axis"
         scope.refused(SLICE, start, f"{start.output.type} stays packed in the step: {reason}")
         return None
     ordered = sorted(intervals)
-    if any(b[0] < a[1] for a, b in zip(ordered, ordered[1:], strict=False)):
+    if any(later[0] < earlier[1] for earlier, later in pairwise(ordered)):
         scope.refused(SLICE, start, f"the slices of {start.output.type} overlap")
         return None
     return members
@@ -222,7 +249,9 @@ def _rebuilt(body: Lambda, replace: dict[Equation, tuple[int, dict[Value, Equati
         shape = value.type.shape
         starts = tuple(place[0] if d == axis else 0 for d in range(len(shape)))
         stops = tuple(place[1] if d == axis else n for d, n in enumerate(shape))
-        return emit("slice", (table.get(value, value),), {"starts": starts, "stops": stops, "strides": (1,) * len(shape)}, like)
+        return emit(
+            "slice", (table.get(value, value),), {"starts": starts, "stops": stops, "strides": (1,) * len(shape)}, like
+        )
 
     def part(value: Value, axis: int, place: tuple[int, int], members: dict[Value, Equation], like: Equation) -> Value:
         key = (value, place)
@@ -251,25 +280,36 @@ def _rebuilt(body: Lambda, replace: dict[Equation, tuple[int, dict[Value, Equati
             table[e.output] = part(e.inputs[0], axis, _interval(e, axis), members, e)
         elif not (len(e.outputs) == 1 and e.output in done):
             out.append(
-                Equation(e.op, tuple(table.get(v, v) for v in e.inputs), e.outputs, e.attributes, e.bodies, e.binds, e.source)
+                Equation(
+                    e.op, tuple(table.get(v, v) for v in e.inputs), e.outputs, e.attributes, e.bodies, e.binds, e.source
+                )
             )
     return Lambda(body.parameters, tuple(out), tuple(table.get(v, v) for v in body.results))
 
 
-def packed_count(equation: Equation) -> int:
-    """How many contractions in the step of a recurrence these laws have still to take apart."""
-    count = 0
-    for body in equation.bodies:
-        made = makers(body.equations)
-        use = users(body)
-        captured = set(body.parameters[: equation.attributes.get("captured", 0)])
-        reach = _reached(body, captured)
-        for e in body.equations:
-            if e.op == "contract":
-                count += _joined(e, made) is not None
-                axes = range(len(e.output.type.shape))
-                count += any(_packed(e, d, captured, made, use, reach, Scope()) is not None for d in axes)
-    return count
+def steady_values(loop: Equation) -> set[Value]:
+    """The values of a loop's body that captured values and elements alone determine."""
+    view = Loop(loop)
+    steady = {p.inner for p in view.role("captured", "list")}
+    for e in view.equations:
+        if all(v in steady for v in e.inputs):
+            steady.update(e.outputs)
+    return steady
+
+
+def joined_count(loop: Equation) -> int:
+    """How many contractions in a loop's body have an operand that `contraction_of_a_concatenation` takes apart."""
+    (body,) = loop.bodies
+    made = makers(body.equations)
+    captured = set(body.parameters[: loop.attributes["captured"]])
+    for e in body.equations:
+        if all(v in captured for v in e.inputs):
+            captured.update(e.outputs)
+    found = [(e, _joined(e, made)) for e in body.equations]
+    return sum(
+        joined is not None and (loop.op in RECURRENT or _partly_steady(e.inputs[joined[0]], made, captured))
+        for e, joined in found
+    )
 
 
 LAWS = (contraction_of_a_concatenation, slice_of_a_contraction)

@@ -1,7 +1,7 @@
 """Where to cut a loop's body in two: the equations that leave it, chosen by what the cut costs.
 
-A minimum cut of the graph of equations and values (project selection: Picard, *Maximal closure of a graph*, 1976), found by
-augmenting paths (Edmonds & Karp, 1972).
+A minimum cut of the graph of equations and values (project selection: Picard, *Maximal closure of a graph*, 1976),
+found by augmenting paths (Edmonds & Karp, 1972).
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def equations_that_leave(
 ) -> set[Equation]:
     """Which of the equations after a loop's core leave the loop.
 
-    An equation that stays costs its work; a value that crosses from the loop to what left it costs `STORE` per element. Of
-    equal choices the one that moves most is taken.
+    An equation that stays costs its work; a value that crosses from the loop to what left it costs `STORE` per element.
+    Of equal choices the one that moves most is taken.
 
     Arguments:
         candidates: equations that do not feed the loop's carry, in order.

@@ -12,9 +12,9 @@ from .loop import Loop
 
 @law("dead code")
 def dead_code(body: Lambda, scope: Scope) -> Lambda:
-    """let x = e in f = f, where f does not use x and no type names a size that e determines; a loop's or switch's output that
-    nobody reads is not computed, an input that its body does not read is not passed, and a carry that only feeds itself is no
-    carry. `fold = last . scan` is the case of a scan of which only the last carry is read."""
+    """let x = e in f = f, where f does not use x and no type names a size that e determines; a loop's or switch's
+    output that nobody reads is not computed, an input that its body does not read is not passed, and a carry that only
+    feeds itself is no carry. `fold = last . scan` is the case of a scan of which only the last carry is read."""
     needed = set(body.results)
     names: set[str] = set()
     binding = any(e.binds for e in body.equations)
@@ -104,7 +104,11 @@ def _trim_loop(equation: Equation, live: list[bool]) -> Equation:
         p
         for p in loop.inputs
         if p.role == "table"
-        or (p not in dropped_carries if p.role in ("carry", "state") else p.inner in used or (keep_lists and p.role == "list"))
+        or (
+            p not in dropped_carries
+            if p.role in ("carry", "state")
+            else p.inner in used or (keep_lists and p.role == "list")
+        )
     ]
     if len(inputs) == len(loop.inputs) and len(wanted) == len(loop.results):
         return equation

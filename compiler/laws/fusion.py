@@ -37,7 +37,8 @@ class _Groups:
                 self.maker[value] = i
 
     def path_between(self, later: int, earlier: int) -> bool:
-        """Whether one group depends on another otherwise than by reading its outputs element by element, or the other on it."""
+        """Whether one group depends on another otherwise than by reading its outputs element by element, or the other
+        on it."""
         if self.before[earlier] >> later & 1:
             return True
         for index in self.members[later]:
@@ -106,10 +107,10 @@ def _names_bound(equation: Equation) -> set[str]:
 
 @law(NAME)
 def map_fusion(body: Lambda, scope: Scope) -> Lambda:
-    """map f . map g = map (f . g), and (map f xs, map g xs) = map (f & g) xs: maps over one size of which one reads the other's
-    output element by element, or which read one list, become one map; a list between them that is read elsewhere stays an
-    output. Side condition: nothing that must run between them, and neither captures the other's list as a whole; their bodies
-    determine no list size of one name."""
+    """map f . map g = map (f . g), and (map f xs, map g xs) = map (f & g) xs: maps over one size of which one reads the
+    other's output element by element, or which read one list, become one map; a list between them that is read
+    elsewhere stays an output. Side condition: nothing that must run between them, and neither captures the other's list
+    as a whole; their bodies determine no list size of one name."""
     maps = [i for i, e in enumerate(body.equations) if e.op == "map"]
     if len(maps) < 2:
         return body
@@ -171,7 +172,11 @@ def _blocked(groups: _Groups, index: int, group: int, bound: dict[int, set[str]]
 def _fused(equations: tuple[Equation, ...], members: list[int], read: dict[Value, set[int]]) -> Equation:
     """One map that does what several did, in order."""
     first = equations[members[0]]
-    loop = Loop(Equation("map", (), (), {"size": first.attributes["size"], "captured": 0}, (Lambda((), (), ()),), (), first.source))
+    loop = Loop(
+        Equation(
+            "map", (), (), {"size": first.attributes["size"], "captured": 0}, (Lambda((), (), ()),), (), first.source
+        )
+    )
     inside: dict[Value, Value] = {}
     for index in members:
         equation = equations[index]

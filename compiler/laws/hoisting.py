@@ -10,8 +10,8 @@ from .law import COPIES, LOOPS, Scope, cone, law, makers, may_raise, moved, nume
 from .loop import Loop, Port, new_map
 
 NARROW = 32
-"""How many times wider than its element a contraction's result must be to stay in the loop: reading the wide list in every
-step then costs more than the contraction of the narrow one."""
+"""How many times wider than its element a contraction's result must be to stay in the loop: reading the wide list in
+every step then costs more than the contraction of the narrow one."""
 
 
 def frontier(loop: Loop, outside: set[Equation], extra: Iterable[Value] = ()) -> tuple[list[Value], set[Equation]]:
@@ -66,8 +66,8 @@ def _movable(equation: Equation, bound: set[str], scope: Scope, size: Size) -> b
 
 @law("steady terms of a sum")
 def steady_terms(body: Lambda, scope: Scope) -> Lambda:
-    """in a recurrent step, (x + s) + y = (x + y) + s, where x and y are made of captured values and elements and s is not: the
-    steady terms of a sum are added first, so that they can leave the loop."""
+    """in a recurrent step, (x + s) + y = (x + y) + s, where x and y are made of captured values and elements and s is
+    not: the steady terms of a sum are added first, so that they can leave the loop."""
     out: list[Equation] = []
     changed = False
     for equation in body.equations:
@@ -99,7 +99,10 @@ def _steadied(equation: Equation, scope: Scope) -> Equation:
 
     replaced: dict[Equation, list[Equation]] = {}
     for e in loop.equations:
-        if e.op != "add" or e.output in steady or all(u is not None and u.op == "add" for u in use[e.output]) and len(use[e.output]) == 1:
+        if e.op != "add" or e.output in steady:
+            continue
+        readers = use.get(e.output, [])
+        if len(readers) == 1 and readers[0] is not None and readers[0].op == "add":
             continue
         parts = terms(e.output, True)
         fixed = sorted((v for v in parts if v in steady), key=lambda v: v not in captured)
@@ -113,7 +116,9 @@ def _steadied(equation: Equation, scope: Scope) -> Equation:
             chain.append(Equation("add", (total, term), (result,), {}, (), (), e.source))
             total = result
         replaced[e] = chain
-        scope.fired("steady terms of a sum", e, f"{len(fixed)} of {len(parts)} terms of {e.output.type} are added first")
+        scope.fired(
+            "steady terms of a sum", e, f"{len(fixed)} of {len(parts)} terms of {e.output.type} are added first"
+        )
     if not replaced:
         return equation
     loop.equations = [x for e in loop.equations for x in replaced.get(e, (e,))]
@@ -122,8 +127,9 @@ def _steadied(equation: Equation, scope: Scope) -> Equation:
 
 @law("invariants out of loops")
 def invariants(body: Lambda, scope: Scope) -> Lambda:
-    """loop (λ x. f(g(c), x)) = let y = g(c) in loop (λ x. f(y, x)), where c is captured and g can neither raise nor depend on a
-    list size that differs between the elements; constants, and broadcasts at the border, stay inside. Not out of a switch."""
+    """loop (λ x. f(g(c), x)) = let y = g(c) in loop (λ x. f(y, x)), where c is captured and g can neither raise nor
+    depend on a list size that differs between the elements; constants, and broadcasts at the border, stay inside. Not
+    out of a switch."""
     out: list[Equation] = []
     changed = False
     for equation in body.equations:
@@ -159,7 +165,9 @@ def _invariants_of(equation: Equation, scope: Scope, out: list[Equation]) -> Equ
     _drop(loop, crossing)
     for value in crossing:
         loop.capture(table[value], value)
-    scope.fired("invariants out of loops", equation, f"{', '.join(sorted(_ops(moving)))} out of {loop.op} over {loop.size}")
+    scope.fired(
+        "invariants out of loops", equation, f"{', '.join(sorted(_ops(moving)))} out of {loop.op} over {loop.size}"
+    )
     return loop.equation()
 
 
@@ -181,9 +189,10 @@ def _drop(loop: Loop, given: list[Value]) -> None:
 
 @law("input hoist")
 def input_hoist(body: Lambda, scope: Scope) -> Lambda:
-    """scan k' s (x) = scan k s (map g x) where k'(s, x) = k(s, g x): what depends on the elements (a tree's own elements) and
-    captured values alone becomes a map before the loop. A contraction whose result is more than 32 times wider than the
-    element that it reads stays, as do broadcasts at the border. An output that needs nothing else leaves the loop too."""
+    """scan k' s (x) = scan k s (map g x) where k'(s, x) = k(s, g x): what depends on the elements (a tree's own
+    elements) and captured values alone becomes a map before the loop. A contraction whose result is more than 32 times
+    wider than the element that it reads stays, as do broadcasts at the border. An output that needs nothing else leaves
+    the loop too."""
     out: list[Equation] = []
     changed = False
     for equation in body.equations:
@@ -209,7 +218,9 @@ def _hoisted(equation: Equation, scope: Scope) -> tuple[Equation, Equation] | No
         if not all(v in known for v in e.inputs) or e.binds or (bound and size_names(e, scope) & bound):
             continue
         if e.op == "contract" and _too_narrow(e, varying):
-            scope.refused("input hoist", e, f"the result {e.output.type} is much wider than the element that it is made of")
+            scope.refused(
+                "input hoist", e, f"the result {e.output.type} is much wider than the element that it is made of"
+            )
             continue
         outside.add(e)
         known.update(e.outputs)

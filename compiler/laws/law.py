@@ -18,7 +18,16 @@ LOOPS = ("map", "scan", "reduce_with", "tree_up", "tree_down")
 RECURRENT = ("scan", "reduce_with", "tree_up", "tree_down")
 # These check their input and may raise: they are never run where the program would not have run them.
 MAY_RAISE = frozenset(
-    ("gather", "gather_along", "scatter_add", "scatter_along", "element", "scatter_element", "accumulate_rows", "switch")
+    (
+        "gather",
+        "gather_along",
+        "scatter_add",
+        "scatter_along",
+        "element",
+        "scatter_element",
+        "accumulate_rows",
+        "switch",
+    )
     + ("view", "overlap_add")
 )
 # They only copy: to run them again costs nothing but room.
@@ -86,9 +95,7 @@ class Scope:
 
     def binding(self, equations: Iterable[Equation]) -> Scope:
         """This scope with the sizes that the equations determine."""
-        bound = {
-            name: tuple(map(str, e.outputs[index].type.axes)) for e in equations for name, index in e.binds
-        }
+        bound = {name: tuple(map(str, e.outputs[index].type.axes)) for e in equations for name, index in e.binds}
         return replace(self, over={**self.over, **bound}) if bound else self
 
     def varies(self, names: Iterable[str], size: Size) -> bool:
@@ -137,7 +144,7 @@ class OpenBuilder(Builder):
         return value
 
 
-# --- questions ----------------------------------------------------------------------------------------------------------
+# --- questions ---------------------------------------------------------------------------------------------------------
 
 
 def numel(value: Value, list_size: int = 64) -> int:

@@ -4,7 +4,7 @@
 |---|---|---|---|---|
 | table | a tree's parent, slot, height | | | |
 | captured | a value used in every step | itself | | |
-| carry | first carry; a root's state | carry | next carry; children's states | last carry; `tree_up`: every node's result |
+| carry | first; a root's state | carry | next; children's states | last carry; `tree_up`: all results |
 | list | a list over the loop's size | its element | | |
 | state | | `tree_up`: the children's results | | |
 | kid | a list over the nodes | its elements at the children | | |
@@ -168,7 +168,12 @@ class Loop:
 
 
 def new_map(
-    size: Size, captured: Sequence[Port], lists: Sequence[Port], equations: Sequence[Equation], results: Sequence[Port], like: Equation
+    size: Size,
+    captured: Sequence[Port],
+    lists: Sequence[Port],
+    equations: Sequence[Equation],
+    results: Sequence[Port],
+    like: Equation,
 ) -> Equation:
     """A map equation made of its ports."""
     body = Lambda(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..ir import Equation, Lambda, Value
-from .law import LOOPS, Scope, constant_number, law, makers, moved, renamed, users, with_inputs
+from .law import LOOPS, Scope, constant_number, law, makers, moved, renamed
 from .loop import Loop, Port
 from .sweep import Sweep
 
@@ -12,8 +12,8 @@ COMMON = "common subexpressions"
 
 @law(COMMON)
 def common_subexpressions(body: Lambda, scope: Scope) -> Lambda:
-    """let x = f(a), y = f(a) = let x = y = f(a), where operation, inputs, attributes and bodies are the same but for the names
-    of values (and the order of a commutative operation's inputs), and f determines no list size."""
+    """let x = f(a), y = f(a) = let x = y = f(a), where operation, inputs, attributes and bodies are the same but for
+    the names of values (and the order of a commutative operation's inputs), and f determines no list size."""
     return Sweep(body, scope, (), COMMON).run()
 
 
@@ -73,13 +73,15 @@ def _switch_inputs(equation: Equation, scope: Scope) -> tuple[Equation, bool]:
         )
     scope.fired("one parameter for one input", equation, f"{len(captured) - len(kept)} inputs of switch stood twice")
     inputs = (index, *(captured[i] for i in kept))
-    return Equation("switch", inputs, equation.outputs, equation.attributes, tuple(bodies), equation.binds, equation.source), True
+    return Equation(
+        "switch", inputs, equation.outputs, equation.attributes, tuple(bodies), equation.binds, equation.source
+    ), True
 
 
 @law("one output for one value")
 def same_outputs(body: Lambda, scope: Scope) -> Lambda:
-    """loop (λ x. (y, y)) = (z, z) where z = loop (λ x. y). Emitted carries are left alone otherwise: the list of h before each
-    step beside the list of h after it is one list read at two places, which is for the planner to see."""
+    """loop (λ x. (y, y)) = (z, z) where z = loop (λ x. y). Emitted carries are left alone otherwise: the list of h
+    before each step beside the list of h after it is one list read at two places, which is for the planner to see."""
     table: dict[Value, Value] = {}
     out = []
     for equation in body.equations:
@@ -99,7 +101,11 @@ def same_outputs(body: Lambda, scope: Scope) -> Lambda:
                     seen.setdefault(key, port.outer)
                 kept.append(port)
             if len(kept) < len(loop.results):
-                scope.fired("one output for one value", equation, f"{len(loop.results) - len(kept)} outputs of {loop.op} were given twice")
+                scope.fired(
+                    "one output for one value",
+                    equation,
+                    f"{len(loop.results) - len(kept)} outputs of {loop.op} were given twice",
+                )
                 loop.results = kept
                 equation = loop.equation()
         out.append(equation)
@@ -110,8 +116,9 @@ def same_outputs(body: Lambda, scope: Scope) -> Lambda:
 
 @law("handed on unchanged")
 def handed_on(body: Lambda, scope: Scope) -> Lambda:
-    """map (λ x. x) xs = xs; a loop's output that is an element of a list is that list; one that is a captured value is the list
-    that repeats it; a carry that every step hands on unchanged is captured, and its last value is its first."""
+    """map (λ x. x) xs = xs; a loop's output that is an element of a list is that list; one that is a captured value is
+    the list that repeats it; a carry that every step hands on unchanged is captured, and its last value is its
+    first."""
     table: dict[Value, Value] = {}
     out: list[Equation] = []
     for equation in body.equations:
@@ -185,7 +192,9 @@ def repeated_element(body: Lambda, scope: Scope) -> Lambda:
                     count += 1
             if count:
                 equation, changed = loop.equation(), True
-                scope.fired("a list that repeats one value", equation, f"{count} lists of {loop.op} became captured values")
+                scope.fired(
+                    "a list that repeats one value", equation, f"{count} lists of {loop.op} became captured values"
+                )
         out.append(equation)
     return Lambda(body.parameters, tuple(out), body.results) if changed else body
 
@@ -208,8 +217,8 @@ def _repeated(maker: Equation | None, value: Value, loop: Loop, out: list[Equati
 
 @law("constants stand where they are used")
 def constants_inside(body: Lambda, scope: Scope) -> Lambda:
-    """let c = constant in loop (λ c'. f) c = loop (λ. let c' = constant in f), for a constant filled with one number: a body
-    that knows its constants can be simplified."""
+    """let c = constant in loop (λ c'. f) c = loop (λ. let c' = constant in f), for a constant filled with one number: a
+    body that knows its constants can be simplified."""
     numbers = {e.output: e for e in body.equations if constant_number(e) is not None}
     if not numbers:
         return body
@@ -217,7 +226,9 @@ def constants_inside(body: Lambda, scope: Scope) -> Lambda:
     for equation in body.equations:
         if equation.bodies and any(v in numbers for v in equation.inputs):
             again = _constants_into(equation, numbers)
-            changed |= again is not equation
+            if again is not equation:
+                changed = True
+                scope.fired("constants stand where they are used", equation, f"into {equation.op}")
             equation = again
         out.append(equation)
     return Lambda(body.parameters, tuple(out), body.results) if changed else body
@@ -243,7 +254,9 @@ def _constants_into(equation: Equation, numbers: dict[Value, Equation]) -> Equat
                 )
             )
         inputs = tuple(v for i, v in enumerate(equation.inputs) if i not in at)
-        return Equation("switch", inputs, equation.outputs, equation.attributes, tuple(bodies), equation.binds, equation.source)
+        return Equation(
+            "switch", inputs, equation.outputs, equation.attributes, tuple(bodies), equation.binds, equation.source
+        )
     loop = Loop(equation)
     constants = [p for p in loop.role("captured") if p.outer in numbers]
     if not constants:

@@ -10,10 +10,11 @@ from .loop import Loop, Port
 
 @law("output sink")
 def output_sink(body: Lambda, scope: Scope) -> Lambda:
-    """scan (λ s x. (k s x, g(s, x))) = map g . scan (λ s x. (k s x, frontier)): what does not feed the carry (the stopping flag, a
-    tree's results or its kid outputs) becomes a map after the loop, whose inputs the loop emits. What leaves is chosen by a
-    minimum cut: an equation that stays costs its work, a value that is emitted costs its size, an element costs nothing. So
-    the operands of an outer product leave, and a matrix carry is not emitted for a product with a vector."""
+    """scan (λ s x. (k s x, g(s, x))) = map g . scan (λ s x. (k s x, frontier)): what does not feed the carry (the
+    stopping flag, a tree's results or its kid outputs) becomes a map after the loop, whose inputs the loop emits. What
+    leaves is chosen by a minimum cut: an equation that stays costs its work, a value that is emitted costs its size, an
+    element costs nothing. So the operands of an outer product leave, and a matrix carry is not emitted for a product
+    with a vector."""
     out: list[Equation] = []
     changed = False
     for equation in body.equations:
@@ -98,13 +99,15 @@ def _split(
 
 @law("a carry that is only a sum")
 def running_sum(body: Lambda, scope: Scope) -> Lambda:
-    """the last carry of scan (λ s x. s + f(x)) from s0 = s0 + reduce sum (map f xs), where nothing else reads the carry; f may
-    read other carries. A scan that decides when to stop keeps its carries."""
+    """the last carry of scan (λ s x. s + f(x)) from s0 = s0 + reduce sum (map f xs), where nothing else reads the
+    carry; f may read other carries. A scan that decides when to stop keeps its carries."""
     out: list[Equation] = []
     table: dict[Value, Value] = {}
     for equation in body.equations:
         equation = renamed(equation, table)
-        split = _summed(equation, scope, table) if equation.op == "scan" and not equation.attributes.get("stop") else None
+        split = (
+            _summed(equation, scope, table) if equation.op == "scan" and not equation.attributes.get("stop") else None
+        )
         out.extend((equation,) if split is None else split)
     if not table:
         return body
@@ -119,7 +122,10 @@ def _summed(equation: Equation, scope: Scope, table: dict[Value, Value]) -> list
     sums = [
         i
         for i, carry in enumerate(carries)
-        if (e := made.get(inner.results[i])) is not None and e.op == "add" and carry in e.inputs and e.inputs[0] is not e.inputs[1]
+        if (e := made.get(inner.results[i])) is not None
+        and e.op == "add"
+        and carry in e.inputs
+        and e.inputs[0] is not e.inputs[1]
     ]
     if not sums:
         return None

@@ -118,7 +118,7 @@ class Sweep:
             key = self._key(equation)
             known = self.known.get(key)
             if known is not None:
-                if equation.op not in COPIES:
+                if known and equation.op not in COPIES:
                     self.scope.fired(self.share, equation, f"{equation.op} of {known[0].type} is computed once")
                 return known
             self.known[key] = equation.outputs
