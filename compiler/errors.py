@@ -8,6 +8,7 @@ import linecache
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _PACKAGE = str(Path(__file__).parent.parent)
 
@@ -38,12 +39,29 @@ def _is_ours(file: str) -> bool:
     return file[len(_PACKAGE) + 1 :].split("/")[0] in ("compiler", "runtime", "kernels", "__init__.py")
 
 
-def user_source() -> Source | None:
-    """The innermost frame of the running stack that is the user's own code, or None."""
+def user_source(outside: Any = None) -> Source | None:
+    """Where the user wrote what is running: the innermost line of their own code on the stack.
+
+    An expression that foldfuse itself calls (a part of ``f >> g``, the argument of `compile`) was written where it was
+    made, not where the program was compiled; its `made_at` says where.
+
+    Arguments:
+        outside: an expression whose own place does not count, when the mistake is its caller's.
+
+    Returns:
+        The place; None where there is none, as while foldfuse itself is imported.
+    """
     frame = sys._getframe(1)
     while frame is not None:
         if not _is_ours(frame.f_code.co_filename):
             return Source(frame.f_code.co_filename, frame.f_lineno)
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return None
+        if frame.f_code.co_name == "__call__" and frame.f_back is not None and _is_ours(frame.f_back.f_code.co_filename):
+            called = frame.f_locals.get("self")
+            made_at = getattr(called, "made_at", None)
+            if called is not outside and made_at is not None:
+                return made_at
         frame = frame.f_back
     return None
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import types
-from .errors import FoldfuseError, StructureError, TraceError
+from .errors import FoldfuseError, Source, StructureError, TraceError, user_source
 from .scope import is_module, is_tracing
 from .trace import traced
 from .values import Traced, type_of
@@ -19,10 +19,14 @@ class Expression:
     Arguments:
         function: what it does.
         name: how it is shown.
+
+    Attributes:
+        made_at: where the user wrote it; None for foldfuse's own words.
     """
 
     def __init__(self, function: Callable[..., Any], name: str):
         self.function, self.name = function, name
+        self.made_at = user_source()
         self.__doc__ = function.__doc__
         self.__name__ = name
 
@@ -59,26 +63,34 @@ class Expression:
 
         def check(*arguments: Any) -> Any:
             argument = traced(arguments[0] if len(arguments) == 1 else arguments)
-            require(argument, source, f"the input of {self.name}")
+            # A value that does not fit is the mistake of whoever hands it over.
+            require(argument, source, f"the input of {self.name}", user_source(outside=declared))
             result = traced(call(self, argument))
             require(result, target, f"the result of {self.name}")
             return result
 
-        return Expression(check, f"{self.name}.typed({types.show(source)}, {types.show(target)})")
+        declared = Expression(check, f"{self.name}.typed({types.show(source)}, {types.show(target)})")
+        return declared
 
     def __repr__(self) -> str:
         return self.name
 
 
-def require(value: Any, declared: Any, what: str) -> None:
+def require(value: Any, declared: Any, what: str, source: Source | None = None) -> None:
     """Check a traced structure against a declared type.
+
+    Arguments:
+        value: a traced structure.
+        declared: the type it must have.
+        what: what messages call it.
+        source: the place that an error names; found from the running stack when left out.
 
     Raises:
         RepresentationError: a name differs or is missing where one is declared, or the types differ.
     """
     found = type_of(value)
     if not _fits(found, declared):
-        raise types.mismatch(declared, found, what)
+        raise types.mismatch(declared, found, what, source)
 
 
 def _fits(found: Any, declared: Any) -> bool:

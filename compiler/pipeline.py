@@ -103,9 +103,9 @@ class Normaliser:
 def normalise(graph: Graph, laws: Sequence[Law] = LAWS) -> Graph:
     """A graph in normal form: no law applies to it.
 
-    It ends: no law undoes another, and each law about loops makes the tuple `laws.measure` smaller in lexicographic
-    order (a test holds every law to that). The result's notes hold a `Firing` for each application of a law and a
-    `Refusal` for each that was in question and did not apply.
+    It ends: each law about loops makes the tuple of `laws.measure` smaller (a test holds every law to that), and no
+    law undoes another. The result's notes hold a `Firing` for each application of a law and a `Refusal` for each that
+    was in question and did not apply.
 
     Arguments:
         graph: a program or an adjoint.
@@ -122,7 +122,7 @@ def normalise(graph: Graph, laws: Sequence[Law] = LAWS) -> Graph:
     return replace(graph, body=body, notes=notes)
 
 
-# --- the whole way -----------------------------------------------------------------------------------------------------
+# --- the whole way ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,7 @@ class _Inputs:
             self.named[name] = size
         over = () if axes is None else ((str(_BATCH),) if self.batched else ()) + tuple(map(str, axes))
         self.declarations.append(SizeDeclaration(size.name, over))
+        self.program.sizes.over[size.name] = over
         return size
 
     def leaf(self, type_: Any, hint: str) -> Value:

@@ -128,16 +128,16 @@ class Program:
             seed = scope("fold_seed", seed, index)
         return seed
 
-    def unify(self, left: Size, right: Size, where: str) -> Size:
-        """Make two sizes one, in all that has been traced."""
-        before = dict(self.sizes.mapping)
-        size = self.sizes.unify(left, right, where)
-        if self.sizes.mapping != before:
+    def merge(self, left: Size, right: Size, where: str) -> bool:
+        """Make two sizes one in all that has been traced, where that can be (see `Sizes.merge`)."""
+        known = len(self.sizes.mapping)
+        merged = self.sizes.merge(left, right, where)
+        if len(self.sizes.mapping) > known:
             scope: Builder | None = current()
             while scope is not None:
                 self._resolve(scope.parameters, scope.captures.values(), scope.equations)
                 scope = scope.parent
-        return size
+        return merged
 
     def _resolve(self, *groups: Any) -> None:
         for group in groups:

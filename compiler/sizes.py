@@ -114,11 +114,19 @@ def unclipped_difference(left: Size, right: Size) -> int | None:
 class Sizes:
     """Sizes made equal while a program is traced.
 
-    `mapping` sends a size to the one that stands for it; `checks` are pairs that must prove equal when a call binds
-    the names (two inputs of one length, a derived size zipped with an input).
+    Only a name that an input binds gives way to another size, and only to one that is known wherever the name is: the
+    name's lists are then of that size from the start. Other pairs stay two sizes; the caller relabels one of the lists
+    (`resize`), which checks them where it runs.
+
+    Attributes:
+        over: per name that an input binds, the axes (as text) of the lists around it.
+        mapping: from a name that gave way to the size that stands for it.
+        checks: pairs that must prove equal when a call binds the names, and the expression that made them so.
+        counters: how often each hint was used for a name.
     """
 
-    mapping: dict[Size, Size] = field(default_factory=dict)
+    over: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    mapping: dict[str, Size] = field(default_factory=dict)
     checks: list[tuple[Size, Size, str]] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
 
@@ -130,36 +138,40 @@ class Sizes:
 
     def resolve(self, size: Size) -> Size:
         """The size that stands for `size`."""
-        seen = size
-        while seen in self.mapping:
-            seen = self.mapping[seen]
-        if isinstance(seen, Quotient):
-            base = self.resolve(seen.base)
-            if base != seen.base:
-                return self.resolve(base.quotient(seen.offset, seen.divisor))
-        return seen
+        if isinstance(size, Named):
+            return self.resolve(self.mapping[size.name]) if size.name in self.mapping else size
+        if isinstance(size, Quotient):
+            base = self.resolve(size.base)
+            return size if base == size.base else self.resolve(base.quotient(size.offset, size.divisor))
+        return size
 
-    def unify(self, left: Size, right: Size, where: str) -> Size:
-        """Make two sizes one; a call checks what cannot be known here.
+    def merge(self, left: Size, right: Size, where: str) -> bool:
+        """Make two sizes one, if one of them is an input's name that can give way.
+
+        Returns:
+            Whether the two are one size now; a call checks it.
 
         Raises:
             SizeError: the sizes can never be equal.
         """
         left, right = self.resolve(left), self.resolve(right)
         if left == right:
-            return left
+            return True
         difference = unclipped_difference(left, right)
         if difference is not None:
             raise SizeError(
                 f"{where}: a list of size {left} stands beside one of size {right}, and these are never equal "
-                f"(they differ by {abs(difference)}). Pad the shorter one or drop elements of the longer one."
+                f"(they differ by {abs(difference)}). Pad the shorter one or drop elements of the longer one"
             )
-        self.checks.append((left, right, where))
-        if isinstance(right, Named) and right.name not in left.names():
-            self.mapping[right] = left
-            return left
-        if isinstance(left, Named) and left.name not in right.names():
-            self.mapping[left] = right
-            return right
-        self.mapping[right] = left
-        return left
+        for name, other in ((right, left), (left, right)):
+            if self._gives_way(name, other):
+                self.checks.append((name, other, where))
+                self.mapping[name.name] = other
+                return True
+        return False
+
+    def _gives_way(self, name: Size, other: Size) -> bool:
+        if not isinstance(name, Named) or name.name not in self.over or name.name in other.names():
+            return False
+        around = self.over[name.name]
+        return all(n in self.over and self.over[n] == around[: len(self.over[n])] for n in other.names())

@@ -178,25 +178,27 @@ def map_all(xs: TracedList, function: Callable[..., Any], *others: TracedList) -
     return map_list(xs, lambda row, *rows: map_all(row, function, *rows), *others)
 
 
-def unify_lists(lists: Sequence[TracedList], where: str) -> TracedList:
-    """Make the sizes of lists one; the first of them."""
-    program = current().program
-    first = lists[0]
-    for other in lists[1:]:
+def unify_lists(lists: Sequence[TracedList], where: str) -> list[TracedList]:
+    """Lists of one size, that of the first: sizes are merged, or the list is relabelled by a checked `resize`."""
+    first, *others = lists
+    out = [first]
+    for other in others:
         if len(other._sizes) != len(first._sizes):
             raise StructureError(
-                f"{where}: {type_of(first)} stands beside {type_of(other)}; lists and grids pair with their like"
+                f"{where}: {types.show(type_of(first))} stands beside {types.show(type_of(other))}; "
+                "lists and grids pair with their like"
             )
-        for left, right in zip(first.sizes, other.sizes, strict=True):
-            program.unify(left, right, where)
-    return first
+        out.append(_of_sizes(other, first, where))
+    return out
 
 
-def trace_body(scope: Scope, inner: Scope, arguments: Sequence[Any], function: Callable[..., Any]) -> Any:
-    """Run a function on structures within an inner scope; its traced result."""
-    del scope
-    with inner.active():
-        return traced(function(*arguments))
+def _of_sizes(xs: TracedList, like: TracedList, where: str) -> TracedList:
+    scope = current()
+    merged = [scope.program.merge(a, b, where) for a, b in zip(like.sizes, xs.sizes, strict=True)]
+    if all(merged):
+        return xs
+    values = [scope("resize", v, sizes=like.sizes) for v in leaves(xs.content)]
+    return TracedList(like.sizes, with_leaves(xs.content, iter(values)), xs.grid, xs.rep, xs.static_length)
 
 
 def require_elements(xs: Any, what: str, dims: int | None = None) -> TracedList:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..compiler.errors import DerivativeError
 from . import operators
+from .dynamo import one_call
 from .executable import Executable, executable
 from .recording import Recording, batched, record
 
@@ -123,7 +124,7 @@ def _apply(
     return Evaluate.apply(recording, extents, len(inputs), *inputs, *tables)[: recording.outputs]
 
 
-@torch.compiler.allow_in_graph
+@one_call
 def _evaluate(text: str, memory: str, names: tuple[str, ...], count: int, *values: Any) -> tuple[Tensor, ...]:
     """`evaluate` with flat arguments, which Dynamo puts into its graph as one call: it does not look inside."""
     given, inputs, tables = values[: len(names)], values[len(names) : len(names) + count], values[len(names) + count :]

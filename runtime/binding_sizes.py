@@ -19,6 +19,7 @@ from ..compiler.errors import SizeError
 from ..compiler.ir import Equation, Graph, sub_equations
 from ..compiler.program import Entry, Port
 from ..compiler.sizes import Named, Size
+from .dynamo import constant_result
 from .flat_lists import Flat
 
 __all__ = ["Level", "Seen", "Sizes", "fit", "settle"]
@@ -212,7 +213,7 @@ def _arities(ports: Sequence[Port]) -> frozenset[str]:
 _WINDOWS: WeakKeyDictionary[Graph, tuple[Equation, ...]] = WeakKeyDictionary()
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def _windows(graph: Graph, arities: frozenset[str]) -> tuple[Equation, ...]:
     """The window equations of a graph over lists whose sizes the inputs determine."""
     if graph not in _WINDOWS:

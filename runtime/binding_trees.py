@@ -127,7 +127,7 @@ def pad_forest(trees: Forest, batched: bool) -> PaddedTrees:
     count, longest = topology.padded_shape
     tables = (padded.parent, padded.slot, padded.height, padded.root, *(() if padded.kind is None else (padded.kind,)))
     values, arity = trees.padded_values() if count else trees.values, padded.arity
-    nodes: Level | None = Level(padded.sizes, torch.tensor(topology.sizes), None)
+    nodes: Level | None = Level(padded.sizes, torch.tensor(topology.sizes, device="cpu"), None)
     if not batched:
         tables, arity, nodes = tuple(table[0] for table in tables), arity[0], None
         values = map_product(lambda x: x[0], values)

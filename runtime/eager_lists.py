@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..compiler.combinators.resize import different
 from ..compiler.combinators.window import span
 from ..compiler.errors import EmptyError, IndexRangeError
 from .eager_contraction import HALVES
@@ -274,8 +275,47 @@ def _accumulate_rows(equation: Any, depth: int, prepare: Any) -> Run:
     return run
 
 
+# --- another name for a size --------------------------------------------------------------------------------------------
+
+
+def _resize(equation: Any, depth: int, prepare: Any) -> Run:
+    old, new = equation.types[0].axes, equation.attributes["sizes"]
+
+    def run(context: Any, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        (xs,), sizes = inputs, context.sizes
+        if context.check:
+            _refuse_different(context, old[: len(new)], new, equation)
+        for d, size in enumerate(new):
+            extent, found = sizes.maximum(size), xs.size(depth + d)
+            if extent < found:
+                xs = xs.narrow(depth + d, 0, extent)
+            elif extent > found:
+                xs = pad(xs, [0, 0] * (xs.dim() - depth - d - 1) + [0, extent - found])
+        return [xs]
+
+    return run
+
+
+def _refuse_different(context: Any, old: Sequence[Any], new: Sequence[Any], equation: Any) -> None:
+    """Raise where a live row's lists prove to be of two lengths."""
+    sizes = context.sizes
+    for left, right in zip(old, new):
+        found, wanted = _count(sizes, left), _count(sizes, right)
+        if isinstance(found, int) and isinstance(wanted, int):
+            if found != wanted:
+                raise different(equation, found, wanted)
+        else:
+            bad = torch.as_tensor(found != wanted)
+            bad = bad if context.live is None else bad & context.live
+            if bool(bad.any()):
+                at = tuple(bad.nonzero()[0].tolist())
+                pair = [int(torch.broadcast_to(torch.as_tensor(n), bad.shape)[at]) for n in (found, wanted)]
+                raise different(equation, *pair)
+
+
 LISTS: dict[str, Callable[[Any, int, Any], Run]] = {
     "reduce": _reduce,
+    "resize": _resize,
     "accumulate_rows": _accumulate_rows,
     "iota": _iota,
     "length": _length,

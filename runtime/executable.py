@@ -1,7 +1,7 @@
 """Programs as text, made ready to run.
 
 An operator carries its program as printed IR, so that pickling, `torch.export` and copies work; here the text becomes a
-program again. What is derived from a program (its normal form, and see `recording`) hangs on it, with a text of its own.
+program again. What is derived from a program (its normal form, and see `recording`) hangs on it and has its own text.
 """
 
 from __future__ import annotations

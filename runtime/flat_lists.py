@@ -83,9 +83,10 @@ def _unpack(packed: PackedSequence) -> Unwrapped:
     longest, total, device = counts.size(0), values.size(0), values.device
     rows = int(counts[0]) if inverse is None else inverse.size(0)
     # The sizes of a packed sequence's steps lie on the CPU, so the places are computed there.
-    time = torch.repeat_interleave(torch.arange(longest), counts, output_size=total)
-    rank = torch.arange(total) - (counts.cumsum(0) - counts)[time]
-    lengths = (counts > torch.arange(rows).unsqueeze(-1)).sum(-1)
+    count_to = lambda n: torch.arange(n, device=counts.device)
+    time = torch.repeat_interleave(count_to(longest), counts, output_size=total)
+    rank = count_to(total) - (counts.cumsum(0) - counts)[time]
+    lengths = (counts > count_to(rows).unsqueeze(-1)).sum(-1)
     row, host = rank.to(device), None if device.type != "cpu" else lengths
     if order is not None and inverse is not None:
         row, lengths = order[row], lengths.to(device)[inverse]

@@ -25,6 +25,7 @@ from ..compiler.types import DType, f16, f32, f64
 from ..compiler.types import bf16 as bfloat16
 from . import autograd, eager, oracle, report
 from .binding import bind, unbind
+from .dynamo import constant_result
 from .forest import Forest
 from .initial import attach, fetch, initial
 from .ragged import Ragged
@@ -405,7 +406,7 @@ def _entry_in(entry: Entry, dtype: DType) -> Entry:
     return replace(entry, graph=with_precision(entry.graph, dtype, None))
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def program_text(
     texts: dict[tuple[Any, ...], str],
     entries: Mapping[str, EntryPoint],

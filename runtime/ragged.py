@@ -240,7 +240,7 @@ def _checked(
     if torch.compiler.is_compiling():
         return [table.to(device) for table in tables], None
     host: list[Tensor] = []
-    live = torch.ones(shape[:1], dtype=torch.bool)
+    live = torch.ones(shape[:1], dtype=torch.bool, device="cpu")
     for level, table in enumerate(tables):
         here, extent = table.detach().cpu(), shape[level + 1]
         wrong = ((here < 0) | (here > extent)) & live
@@ -256,7 +256,7 @@ def _checked(
             here = torch.where(live, here, 0)
             tables[level] = here
         host.append(here)
-        live = live.unsqueeze(-1) & (torch.arange(extent) < here.unsqueeze(-1))
+        live = live.unsqueeze(-1) & (torch.arange(extent, device="cpu") < here.unsqueeze(-1))
     return [table.to(device) for table in tables], tuple(host)
 
 

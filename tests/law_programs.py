@@ -83,7 +83,7 @@ def cut(b: Builder, x: Value, start: int, stop: int) -> Value:
     return b("slice", x, starts=starts, stops=(*shape[:-1], stop), strides=(1,) * len(shape))
 
 
-# --- arguments and comparison ----------------------------------------------------------------------------------------
+# --- arguments and comparison --------------------------------------------------------------------------------------
 
 
 def in_double(graph: Graph) -> Graph:
@@ -140,7 +140,7 @@ def assert_close(left: Any, right: Any, where: str = "", tolerance: float = 1e-9
         np.testing.assert_allclose(np.asarray(right), np.asarray(left), rtol=tolerance, atol=tolerance, err_msg=where)
 
 
-# --- looking at graphs -----------------------------------------------------------------------------------------------
+# --- looking at graphs ---------------------------------------------------------------------------------------------
 
 
 def loops(graph: Graph, *ops: str) -> list[Any]:
@@ -162,7 +162,7 @@ def matrices(graph: Graph) -> Iterator[str]:
                 yield f"{e.op} {value.type}"
 
 
-# --- random programs ---------------------------------------------------------------------------------------------------
+# --- random programs -------------------------------------------------------------------------------------------------
 
 
 class RandomProgram:

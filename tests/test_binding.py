@@ -512,12 +512,14 @@ def test_compiles_whole(form):
         bound = bind(square, (value,))
         return unbind(square, [x * x + 1 for x in bound.tensors], bound)
 
-    parts = rows(*ROWS)
-    given = torch.stack([parts[1], parts[1]]) if form == "padded" else FORMS[form](parts)
     torch._dynamo.reset()
-    made = torch.compile(call, fullgraph=True, backend="aot_eager")(given)
-    assert type(made) is type(given)
-    close(plain(made), [x * x + 1 for x in plain(given)])
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    for lengths in (ROWS, (2, 5, 4, 1), (3, 3)):
+        parts = rows(*lengths)
+        given = torch.stack([parts[1]] * len(lengths)) if form == "padded" else FORMS[form](parts)
+        made = compiled(given)
+        assert type(made) is type(given)
+        close(plain(made), [x * x + 1 for x in plain(given)])
 
 
 def test_compiles_whole_with_offsets_alone():

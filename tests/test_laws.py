@@ -15,7 +15,8 @@ from foldfuse.compiler.laws.measure import measure
 from foldfuse.compiler.pipeline import normalise
 from foldfuse.runtime.reference import evaluate
 
-from .law_cases import NEGATIVE, POSITIVE, TABLES, TREE, Program
+from .law_cases import NEGATIVE, POSITIVE, Program
+from .law_cases_loops import TABLES, TREE
 from .law_programs import Bench, RandomProgram, assert_close, random_arguments, random_like, random_tables
 
 LOOP_LAWS = [law for law in LAWS if law.rewrite is None]
@@ -74,7 +75,7 @@ def test_names_are_unique():
 # --- random programs -------------------------------------------------------------------------------------------------
 
 random_choices = st.lists(st.integers(0, 1 << 16), min_size=40, max_size=120)
-quick = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def random_graph(numbers: list[int], ragged: bool = True) -> Graph:
@@ -102,7 +103,7 @@ def test_law_on_random_programs(law, numbers):
         check_program(graph, after)
 
 
-@settings(quick, max_examples=60)
+@settings(quick, max_examples=40)
 @given(random_choices)
 def test_single_equation_laws_on_random_programs(numbers):
     graph = random_graph(numbers)
@@ -111,7 +112,7 @@ def test_single_equation_laws_on_random_programs(numbers):
     check_program(graph, after)
 
 
-@settings(quick, max_examples=60)
+@settings(quick, max_examples=40)
 @given(random_choices)
 def test_all_laws_on_random_programs_and_their_adjoints(numbers):
     graph = random_graph(numbers, ragged=False)

@@ -49,17 +49,17 @@ def test_memory_choices_change_no_gradient(program: Program, memory: str) -> Non
 def test_second_derivatives(program: Program) -> None:
     model = compiled(program)
     batch = examples(program, program.ragged)[:2]
-    call = arguments(model, program, batch, program.ragged)
     inputs = [x for x in pytree.tree_leaves(batch) if isinstance(x, torch.Tensor) and x.is_floating_point()]
     wanted = [*model.parameters(), *inputs]
 
     def curvature(evaluate) -> list[torch.Tensor]:
+        call = arguments(model, program, batch, program.ragged)
         outputs = [y for row in rows_of(evaluate(*call, entry=program.entry, seed=1), len(batch)) for y in row]
         total = sum((y * torch.cos(torch.arange(y.numel()).reshape(y.shape) + 1.0)).sum() for y in outputs if y.requires_grad)
         first = torch.autograd.grad(total, wanted, create_graph=True, allow_unused=True)
         again = sum((g * torch.sin(torch.arange(g.numel()).reshape(g.shape) + 1.0)).sum() for g in first if g is not None)
         if not (isinstance(again, torch.Tensor) and again.requires_grad):
-            return []
+            return [torch.zeros_like(x) for x in wanted]
         second = torch.autograd.grad(again, wanted, allow_unused=True)
         return [torch.zeros_like(p) if g is None else g for p, g in zip(wanted, second)]
 

@@ -468,13 +468,18 @@ def test_gradients_of_vmapped_lists_that_a_program_makes(name):
     case = clean(hand_built(name))
     wide = batched(case)
     places = tuple(range(len(wide)))
-    slopes = lambda run: lambda *a: sum(map(square, zip(grad(lambda *b: square(run(*b)), places)(*a))))
-    expected = stacked(grad(slopes(case.plain), places)(*row) for row in zip(*wide, strict=True))
-    close(grad(lambda *a: vmap(slopes(case.own))(*a).sum(), places)(*wide), expected, rtol=1e-7, atol=1e-9)
-    value = vmap(lambda *a: square(case.own(*a)))
-    found = jacrev(lambda *a: value(*a).sum(), places)(*wide)
-    plain = stacked(grad(lambda *b: square(case.plain(*b)), places)(*row) for row in zip(*wide, strict=True))
-    close(found, plain, rtol=1e-7, atol=1e-9)
+    slope = lambda *a: square(grad(lambda *b: square(case.own(*b)), places)(*a))
+    found = [
+        grad(lambda *a: vmap(lambda *b: square(case.own(*b)))(*a).sum(), places)(*wide),
+        grad(lambda *a: vmap(slope)(*a).sum(), places)(*wide),
+    ]
+    expected: list[Any] = [[], []]
+    for row in zip(*wide, strict=True):
+        leaves = [x.requires_grad_() for x in row]
+        first = torch.autograd.grad(square(case.plain(*leaves)), leaves, create_graph=True)
+        expected[0].append([x.detach() for x in first])
+        expected[1].append(torch.autograd.grad(square(first), leaves))
+    close(found, [stacked(rows) for rows in expected], rtol=1e-7, atol=1e-9)
 
 
 def test_nested_vmap():

@@ -40,13 +40,13 @@ def matched(result: Any, carry: Any, what: str) -> Any:
             f"{what} is {types.show(type_of(result))}, but it takes {types.show(type_of(carry))}: the structures differ"
         )
     program = current().program
-    paths, out = leaf_paths(carry), []
+    paths, out, resized = leaf_paths(carry), [], False
     for path, given, taken in zip(paths, leaves(result), leaves(carry), strict=True):
         where = f"{what}: leaf carry{path}"
         if len(given.type.axes) != len(taken.type.axes):
             raise CarryError(f"{where} is taken as {taken.type} and given as {given.type}")
-        for left, right in zip(taken.type.axes, given.type.axes, strict=True):
-            program.unify(left, right, where)
+        if not all([program.merge(a, b, where) for a, b in zip(taken.type.axes, given.type.axes, strict=True)]):
+            given, resized = current()("resize", given, sizes=taken.type.axes), True
         if given.type.shape != taken.type.shape:
             raise CarryError(f"{where} is taken with shape {taken.type.shape} and given with shape {given.type.shape}")
         if given.type.dtype is not taken.type.dtype:
@@ -58,7 +58,7 @@ def matched(result: Any, carry: Any, what: str) -> Any:
             raise CarryError(f"{where} is taken as {taken.type.dtype} and given as {given.type.dtype}{hint}")
         out.append(given)
     _same_names(result, carry, what)
-    return with_leaves(result, iter(out))
+    return with_leaves(carry if resized else result, iter(out))
 
 
 def _same_names(result: Any, carry: Any, what: str) -> None:

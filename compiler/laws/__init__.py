@@ -11,7 +11,7 @@
 from . import accumulation, algebra, batching, branches, contraction, dead, fusion, hoisting, sharing, sinking
 from .law import Firing, Law, Refusal, Scope
 
-# Invariants leave before anything is hoisted; the hoist comes before the sink (an output that needs no carry is hoisted);
+# Invariants leave before anything is hoisted; the hoist comes before the sink (what needs no carry is hoisted);
 # packed contractions are cut when only what feeds the carry is left in the loop.
 LAWS: tuple[Law, ...] = (
     *algebra.LAWS,

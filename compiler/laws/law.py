@@ -69,6 +69,7 @@ class Scope:
         firings: the laws applied so far.
         refusals: the laws that did not apply to the bodies as they are.
         keys, interned: structural keys of lambdas.
+        names: the list sizes that lambdas name.
         tight: lambdas all of whose parameters and results are known to be used.
     """
 
@@ -144,7 +145,7 @@ class OpenBuilder(Builder):
         return value
 
 
-# --- questions ---------------------------------------------------------------------------------------------------------
+# --- questions -------------------------------------------------------------------------------------------------------
 
 
 def numel(value: Value, list_size: int = 64) -> int:

@@ -21,6 +21,10 @@ def measure(body: Lambda) -> tuple[int, ...]:
     7. values that loops hand on unchanged, and lists that repeat one value;
     8. elements that are summed by reductions of lists;
     9. equations and their inputs and outputs.
+
+    Laws about single equations build only what is smaller than what they replace. A law may leave work for an earlier
+    entry of the tuple (a sum taken out of an inner map can put a joined operand into a step), but only by moving an
+    equation out of a loop, which the nesting bounds.
     """
     totals = [0] * 9
 

@@ -36,13 +36,13 @@ def lifted(function: Callable[..., Any], arguments: Sequence[Any], where: str) -
         return function(*arguments)
     deepest = max(lists, key=_depth)
     lists = [a for a in lists if _depth(a) == _depth(deepest)]
-    unify_lists(lists, where)
+    alike = unify_lists(lists, where)
 
     def element(*elements: Any) -> Any:
         found = iter(elements)
         return lifted(function, [next(found) if any(a is x for x in lists) else a for a in arguments], where)
 
-    return map_all(lists[0], element, *lists[1:])
+    return map_all(alike[0], element, *alike[1:])
 
 
 def _depth(xs: TracedList) -> int:

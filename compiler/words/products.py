@@ -27,9 +27,8 @@ def zip_(*lists: Any) -> TracedList:
     for xs in lists:
         if not isinstance(xs, TracedList):
             raise StructureError(f"ff.zip takes lists; got {types.show(type_of(xs))}")
-    unify_lists(lists, "ff.zip")
-    first = lists[0]
-    return TracedList(first.sizes, tuple(xs.content for xs in lists), first.grid)
+    alike = unify_lists(lists, "ff.zip")
+    return TracedList(alike[0].sizes, tuple(xs.content for xs in alike), alike[0].grid)
 
 
 @word
