@@ -16,7 +16,17 @@ from dataclasses import dataclass, replace
 from .builder import Builder
 from .checkpoint import for_memory
 from .errors import DerivativeError
-from .ir import Equation, Graph, Lambda, SizeDeclaration, Value, live_equations, mentioned_sizes, sub_equations, substitute
+from .ir import (
+    Equation,
+    Graph,
+    Lambda,
+    SizeDeclaration,
+    Value,
+    live_equations,
+    mentioned_sizes,
+    sub_equations,
+    substitute,
+)
 from .records import RECORDS, Combinator
 from .types import ListType
 
@@ -316,13 +326,16 @@ def differentiate(
     if useful is None:
         useful = [_float(v) for v in graph.body.results]
     graph = for_memory(graph, memory)
-    pullback = _with_counts(Differentiator(memory).vjp(graph.body, needs, useful), len(graph.body.results))
+    pullback = Differentiator(memory).vjp(graph.body, needs, useful)
+    pullback = _with_tables(pullback, [d.input for d in graph.sizes if d.input is not None])
+    pullback = _with_counts(pullback, len(graph.body.results))
     names = graph.input_names
     # A second derivative numbers on, so that the names of inputs stay distinct.
     taken = sum(name.startswith("residual_") for name in (*names, *graph.output_names))
     residual_names = tuple(f"residual_{taken + i}" for i in range(pullback.residuals))
     forward = replace(graph, body=pullback.forward, output_names=(*graph.output_names, *residual_names), notes=[])
-    sizes = list(graph.sizes)
+    # Tables that are inputs stand at other places among the backward graph's.
+    sizes = [d if d.input is None else replace(d, input=pullback.kept.index(d.input)) for d in graph.sizes]
     for equation in pullback.forward.equations:
         for name, index in equation.binds:
             value = equation.outputs[index]
@@ -341,6 +354,18 @@ def differentiate(
         graph.checks,
     )
     return forward, backward, pullback
+
+
+def _with_tables(pullback: Pullback, tables: Sequence[int]) -> Pullback:
+    """The pullback with the inputs kept that hold tables of lengths."""
+    if set(tables) <= set(pullback.kept):
+        return pullback
+    kept = tuple(sorted({*pullback.kept, *tables}))
+    parameters = dict(zip(pullback.kept, pullback.backward.parameters, strict=False))
+    rest = pullback.backward.parameters[len(pullback.kept) :]
+    first = [parameters.get(i) or Value(pullback.forward.parameters[i].type, "lengths") for i in kept]
+    backward = Lambda((*first, *rest), pullback.backward.equations, pullback.backward.results)
+    return replace(pullback, kept=kept, backward=backward)
 
 
 def _with_counts(pullback: Pullback, results: int) -> Pullback:

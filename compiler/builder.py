@@ -133,10 +133,11 @@ class Builder:
 
     def filled(self, value: float, like: ListType) -> Value:
         """A value of the given type, list axes too, filled with one number."""
-        fill = self.constant(value, like.dtype, like.shape)
-        for size in reversed(like.axes):
-            fill = self.repeat(fill, size)
-        return fill
+        if not like.axes:
+            return self.constant(value, like.dtype, like.shape)
+        # From the outermost axis inwards: the sizes of inner lists may vary with the outer ones.
+        (filled,) = self.map(like.axes[0], [], lambda inner: [inner.filled(value, like.element)])
+        return filled
 
     def repeat(self, value: Value, size: Size) -> Value:
         """A list of `size` copies."""

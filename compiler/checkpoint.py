@@ -32,6 +32,15 @@ def is_checkpointable(equation: Equation) -> bool:
     return equation.op == "scan" and not a.get("stop", False) and not a.get("checkpoint", False) and not equation.binds
 
 
+def _varying(graph: Graph) -> set[str]:
+    """The axes (as text) that some list size varies over: a loop over one of them enters that size's table, and loops over
+    segments would not."""
+    over = {axis for declaration in graph.sizes for axis in declaration.over}
+    for equation in sub_equations(graph.body):
+        over.update(str(axis) for _, index in equation.binds for axis in equation.outputs[index].type.axes)
+    return over
+
+
 def carries_dominate(equation: Equation) -> bool:
     """Whether a scan's carries outweigh what it reads and writes per step: a matrix carry with vectors around it."""
     a = equation.attributes
@@ -60,6 +69,7 @@ def checkpointed(graph: Graph, choose: Callable[[Equation], bool], length: int =
     }
     counter = [sum(name.startswith("segment") for name in taken)]
     before = counter[0]
+    varying = _varying(graph)
 
     def rewrite(body: Lambda, inside: bool) -> Lambda:
         b = Builder()
@@ -71,7 +81,8 @@ def checkpointed(graph: Graph, choose: Callable[[Equation], bool], length: int =
         for equation in body.equations:
             inputs = tuple(table[v] for v in equation.inputs)
             b.source = equation.source
-            if not inside and is_checkpointable(equation) and choose(equation):
+            alone = str(equation.attributes.get("size")) not in varying
+            if not inside and alone and is_checkpointable(equation) and choose(equation):
                 counter[0] += 1
                 outputs = _segmented(b, replace(equation, inputs=inputs), length, counter[0])
             else:

@@ -26,6 +26,7 @@ from ..compiler.types import bf16 as bfloat16
 from . import autograd, eager, oracle, report
 from .binding import bind, unbind
 from .dynamo import constant_result
+from .executable import printed
 from .forest import Forest
 from .initial import attach, fetch, initial
 from .ragged import Ragged
@@ -183,7 +184,7 @@ class Model(nn.Module):
         held += self._seed(traced, bound, seed)
         inputs = [*held, *bound.tensors]
         text = self._text(self._name(entry), self.training, *_precision(inputs))
-        outputs = autograd.evaluate(text, inputs, bound.table_list(traced.graph), self._memory)
+        outputs = autograd.evaluate(text, inputs, bound.table_list(traced.graph), self._memory, bound.extents)
         return unbind(traced, outputs, bound)
 
     def _name(self, entry: str | None) -> str:
@@ -207,7 +208,7 @@ class Model(nn.Module):
 
     def _text(self, name: str, training: bool, compute: str, operand: str, half: bool) -> str:
         """The printed, normalised program for one precision."""
-        return program_text(self._texts, self._entries, name, training, compute, operand, half)
+        return program_text(self, name, training, compute, operand, half)
 
     # --- what it is ---------------------------------------------------------------------------------------------------
 
@@ -300,7 +301,7 @@ class Model(nn.Module):
         inputs = [*held, *self._seed(traced, bound, seed), *bound.tensors]
         compute, operand, half = _precision(inputs)
         graph = in_precision(traced.graph, compute, operand, half)
-        outputs = eager.run(graph, inputs, bound.tables)
+        outputs = eager.run(graph, inputs, bound.tables, maxima=bound.extents)
         return unbind(traced, outputs, bound)
 
     # --- saved form ---------------------------------------------------------------------------------------------------
@@ -407,21 +408,17 @@ def _entry_in(entry: Entry, dtype: DType) -> Entry:
 
 
 @constant_result
-def program_text(
-    texts: dict[tuple[Any, ...], str],
-    entries: Mapping[str, EntryPoint],
-    name: str,
-    training: bool,
-    compute: str,
-    operand: str,
-    half: bool,
-) -> str:
-    """The printed, normalised program of an entry point in one precision, made once."""
+def program_text(model: Model, name: str, training: bool, compute: str, operand: str, half: bool) -> str:
+    """The printed, normalised program of an entry point in one precision, made once.
+
+    Takes the model and not its tables: Dynamo, which runs this while it traces, hands objects on but no dicts.
+    """
     key = (name, training, compute, operand, half)
-    if key not in texts:
-        graph = normalise(entries[name].traced(training).graph)
-        texts[key] = show(in_precision(graph, compute, operand, half))
-    return texts[key]
+    if key not in model._texts:
+        normal = normalise(model._entries[name].traced(training).graph)
+        graph = in_precision(normal, compute, operand, half)
+        model._texts[key] = printed(graph, normal=graph is normal)
+    return model._texts[key]
 
 
 __all__ = ["EntryPoint", "FoldfuseError", "Model", "compile", "in_precision"]

@@ -32,6 +32,7 @@ def doubled(value: Any) -> Any:
     if isinstance(value, float):
         return torch.tensor(value, dtype=torch.float64)
     if isinstance(value, Ragged):
+        value = value.to("cpu")
         return Ragged(doubled(value.data), value.lengths)
     if isinstance(value, Forest):
         return replace(value, values=doubled(value.values))

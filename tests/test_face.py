@@ -20,8 +20,8 @@ from . import face_programs as printed
 from .golden import FOLDER
 from .harness import arguments, compare, compiled, error, examples, model_run, plain_run, rows_of
 from .programs import PROGRAMS, Program
-from .programs.face import D, H, LUONG, V, dense_shapes, gru_shapes, lstm_shapes, plain_language_model
-from .programs.record import floats, loop, prefixed, tokens, under
+from .programs.face import LUONG, D, H, V, dense_shapes, gru_shapes, lstm_shapes, plain_language_model
+from .programs.record import floats, loop, prefixed
 from .programs.recurrences import plain_layer_norm_lstm
 from .programs.windows import plain_conv
 

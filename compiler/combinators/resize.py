@@ -23,7 +23,9 @@ def _infer(types: Sequence[ListType], attributes: Attributes, bodies: Sequence[A
 
 def different(equation: Any, found: int, wanted: int) -> SizeError:
     """The error for lists that prove to be of two lengths."""
-    return SizeError(f"a list of {found} stands beside one of {wanted}; lists that go together have one length", equation.source)
+    return SizeError(
+        f"a list of {found} stands beside one of {wanted}; lists that go together have one length", equation.source
+    )
 
 
 def _evaluate(run: Callable[..., Any], equation: Any, inputs: Sequence[Any], sizes: Any) -> Sequence[Any]:
