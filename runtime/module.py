@@ -27,6 +27,7 @@ from . import autograd, eager, oracle, report
 from .binding import bind, unbind
 from .dynamo import constant_result
 from .executable import printed
+from .executable import printed
 from .forest import Forest
 from .initial import attach, fetch, initial
 from .ragged import Ragged

@@ -60,7 +60,7 @@ def agrees(program, plain, *types, parameters=None, tolerance=1e-10, **call):
         for row, want in zip(found, expected):
             for x, y in zip(row, want):
                 assert error(x.detach(), y.detach()) <= tolerance
-        if run is not model.reference:
+        if run != model.reference:
             for x, y in zip(pulled(found, sources), wanted):
                 assert error(x, y) <= 10 * tolerance
     return model
@@ -82,7 +82,6 @@ vectors = ff.Seq(ff.f32[3])
 def test_expressions_are_called_and_functions_are_expressions():
     residual = lambda f: lambda x: x + f(x)
     agrees(residual(ff.tanh >> (lambda v: 2 * v)), lambda x: x + 2 * torch.tanh(x), vector)
-    agrees((lambda v: v * 3) >> ff.tanh, lambda x: torch.tanh(3 * x), vector) if False else None
     agrees(ff.expression(lambda v: v * 3) >> ff.tanh, lambda x: torch.tanh(3 * x), vector)
 
 

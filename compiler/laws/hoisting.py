@@ -192,11 +192,13 @@ def input_hoist(body: Lambda, scope: Scope) -> Lambda:
     """scan k' s (x) = scan k s (map g x) where k'(s, x) = k(s, g x): what depends on the elements (a tree's own
     elements) and captured values alone becomes a map before the loop. A contraction whose result is more than 32 times
     wider than the element that it reads stays, as do broadcasts at the border. An output that needs nothing else leaves
-    the loop too."""
+    the loop too. Not out of a checkpointed scan, whose step computes again what was not kept."""
     out: list[Equation] = []
     changed = False
     for equation in body.equations:
-        if equation.op in ("scan", "tree_up", "tree_down") and not equation.attributes.get("stop"):
+        if equation.attributes.get("checkpoint"):
+            scope.refused("input hoist", equation, "a segment computes its values again, so that they need not be kept")
+        elif equation.op in ("scan", "tree_up", "tree_down") and not equation.attributes.get("stop"):
             hoisted = _hoisted(equation, scope)
             if hoisted is not None:
                 before, equation = hoisted

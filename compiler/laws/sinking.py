@@ -14,7 +14,7 @@ def output_sink(body: Lambda, scope: Scope) -> Lambda:
     stopping flag, a tree's results or its kid outputs) becomes a map after the loop, whose inputs the loop emits. What
     leaves is chosen by a minimum cut: an equation that stays costs its work, a value that is emitted costs its size, an
     element costs nothing. So the operands of an outer product leave, and a matrix carry is not emitted for a product
-    with a vector."""
+    with a vector. Out of a checkpointed scan no loop moves: its segment computes its values again."""
     out: list[Equation] = []
     changed = False
     for equation in body.equations:
@@ -46,6 +46,8 @@ def _sunk(equation: Equation, scope: Scope) -> tuple[Equation, Equation] | None:
             captured.update(e.outputs)
             again.append(e)
     candidates = [e for e in candidates if e not in again]
+    if equation.attributes.get("checkpoint"):
+        candidates = _without_loops(candidates, inner)
     if not candidates or any(e.binds for e in candidates):
         return None
     free = captured | {p.inner for p in loop.role("list")}
@@ -55,6 +57,17 @@ def _sunk(equation: Equation, scope: Scope) -> tuple[Equation, Equation] | None:
     if not leaving:
         return None
     return _split(loop, [e for e in inner.equations if e in leaving or e in again], leaving, outputs, scope)
+
+
+def _without_loops(candidates: list[Equation], body: Lambda) -> list[Equation]:
+    """Those of the equations that have no bodies and whose results no loop that stays reads."""
+    kept = {e for e in candidates if not e.bodies}
+    read_by = users(body)
+    while True:
+        stuck = {e for e in kept if any(u is not None and u not in kept for v in e.outputs for u in read_by.get(v, ()))}
+        if not stuck:
+            return [e for e in candidates if e in kept]
+        kept -= stuck
 
 
 def _fixed(loop: Loop) -> set[Value]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,13 +18,28 @@ from ..types import DType, boolean, i64, promote
 from ..values import TracedArray, TracedList, Unknown, type_of
 
 WORDS: dict[str, Expression] = {}
+TORCH_NAMES = {"dim": "axis", "dims": "axis", "keepdim": "keepdims"}
 
 
 def word(function: Callable[..., Any]) -> Expression:
-    """Make a function a public word: an expression, found by its name from torch's functions too."""
+    """Make a function a public word: an expression, found by its name from torch's functions too. What it calls axis=
+    and keepdims=, as NumPy does, is also taken under torch's names."""
     name = function.__name__.rstrip("_")
-    WORDS[name] = Expression(function, name)
+    WORDS[name] = Expression(_under_both_names(function), name)
     return WORDS[name]
+
+
+def _under_both_names(function: Callable[..., Any]) -> Callable[..., Any]:
+    own = inspect.signature(function).parameters
+    renamed = {torch: ours for torch, ours in TORCH_NAMES.items() if ours in own and torch not in own}
+    if not renamed:
+        return function
+
+    @functools.wraps(function)
+    def renaming(*arguments: Any, **keywords: Any) -> Any:
+        return function(*arguments, **{renamed.get(name, name): value for name, value in keywords.items()})
+
+    return renaming
 
 
 def lifted(function: Callable[..., Any], arguments: Sequence[Any], where: str) -> Any:

@@ -31,7 +31,7 @@ from .elementwise import (
 )
 from .indexing import take_along_axis
 from .lifting import WORDS, cast_to, emit, lifted, word
-from .shapes import axis_of, either, expand_dims, on_arrays, require_array, reshape, slice_axis
+from .shapes import axis_of, expand_dims, on_arrays, require_array, reshape, slice_axis
 
 
 def axes_of(axis: Any, rank: int) -> tuple[int, ...]:
@@ -56,8 +56,7 @@ def over_list(xs: TracedList, function: Callable[[Any, Any], Any], axis: Any, na
 
 
 def _reduction(name: str, op: str, list_op: str, doc: str, one_axis: bool = False) -> Expression:
-    def function(x: Any, axis: Any = None, dim: Any = None, keepdims: bool = False, keepdim: bool = False) -> Any:
-        axis = either(axis, dim)
+    def function(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
         x = plain(x)
         if isinstance(x, Unknown):
             return x
@@ -77,7 +76,7 @@ def _reduction(name: str, op: str, list_op: str, doc: str, one_axis: bool = Fals
                 x = emit(op, x, axes=(a,))
         else:
             x = emit(op, x, axes=axes)
-        return emit("reshape", x, shape=shape) if keepdims or keepdim else x
+        return emit("reshape", x, shape=shape) if keepdims else x
 
     function.__name__ = name
     function.__doc__ = doc
@@ -110,9 +109,8 @@ def length(xs: Any) -> TracedArray:
 
 
 @word
-def mean(x: Any, axis: Any = None, dim: Any = None, keepdims: bool = False, keepdim: bool = False) -> Any:
+def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """The mean of a list's elements (an error where it is empty), or of an array's."""
-    axis = either(axis, dim)
     x = plain(x)
     if isinstance(x, Unknown):
         return x
@@ -123,7 +121,7 @@ def mean(x: Any, axis: Any = None, dim: Any = None, keepdims: bool = False, keep
             count = multiply(count, TracedArray(scope("length", size=size, positive=True)))
         parts = [divide(TracedArray(v), count) for v in leaves(total)]
         return with_leaves(total, iter([p.value for p in parts]))
-    total = sum_(x, axis, keepdims=keepdims or keepdim)
+    total = sum_(x, axis, keepdims=keepdims)
     return divide(total, float(math.prod(x.shape[d] for d in axes_of(axis, len(x.shape)))))
 
 
@@ -140,27 +138,26 @@ def var(
     """The variance: the mean square of what is left when the mean is taken away; `correction` is subtracted from the
     count.
     """
-    axis = either(axis, dim)
     correction = correction if unbiased is None else int(unbiased)
     x = plain(x)
     if isinstance(x, TracedList):
         return mean(square(subtract(x, mean(x, axis))), axis)
-    keep = keepdims or keepdim
+    keep = keepdims
     count = math.prod(x.shape[d] for d in axes_of(axis, len(x.shape)))
     centred = subtract(x, mean(x, axis, keepdims=True))
     return divide(sum_(square(centred), axis, keepdims=keep), float(max(0, count - correction)))
 
 
 @word
-def std(x: Any, axis: Any = None, dim: Any = None, correction: int = 0, keepdims: bool = False) -> Any:
+def std(x: Any, axis: Any = None, correction: int = 0, keepdims: bool = False) -> Any:
     """The square root of the variance."""
     return sqrt(var(x, axis, dim, correction, keepdims))
 
 
 @word
-def norm(x: Any, axis: Any = None, dim: Any = None, keepdims: bool = False) -> Any:
+def norm(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """The Euclidean norm."""
-    return sqrt(sum_(square(x), either(axis, dim), keepdims=keepdims))
+    return sqrt(sum_(square(x), axis, keepdims=keepdims))
 
 
 def _default_last(x: Any, axis: Any) -> Any:
@@ -168,10 +165,10 @@ def _default_last(x: Any, axis: Any) -> Any:
 
 
 @word
-def logsumexp(x: Any, axis: Any = None, dim: Any = None, keepdims: bool = False, keepdim: bool = False) -> Any:
+def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """``log Σ exp x``, without overflow: over a list, or over an array's axis (the last when left out)."""
     x = plain(x)
-    axis = _default_last(x, either(axis, dim))
+    axis = _default_last(x, axis)
     if isinstance(x, Unknown):
         return x
     if isinstance(x, TracedList):
@@ -180,7 +177,7 @@ def logsumexp(x: Any, axis: Any = None, dim: Any = None, keepdims: bool = False,
     x = as_float(x)
     top = _finite(stop_gradient(max_(x, axis, keepdims=True)))
     out = add(log(sum_(exp(subtract(x, top)), axis, keepdims=True)), top)
-    if keepdims or keepdim:
+    if keepdims:
         return out
     axes = axes_of(axis, len(x.shape))
     return emit("reshape", out, shape=tuple(n for d, n in enumerate(x.shape) if d not in axes))
@@ -198,10 +195,10 @@ def _finite(top: Any) -> Any:
 
 
 @word
-def softmax(x: Any, axis: Any = None, dim: Any = None) -> Any:
+def softmax(x: Any, axis: Any = None) -> Any:
     """``exp x / Σ exp x``, over a list, or over an array's axis (the last when left out)."""
     x = plain(x)
-    axis = _default_last(x, either(axis, dim))
+    axis = _default_last(x, axis)
     if isinstance(x, Unknown):
         return x
     if isinstance(x, TracedList):
@@ -213,10 +210,10 @@ def softmax(x: Any, axis: Any = None, dim: Any = None) -> Any:
 
 
 @word
-def log_softmax(x: Any, axis: Any = None, dim: Any = None) -> Any:
+def log_softmax(x: Any, axis: Any = None) -> Any:
     """``x − log Σ exp x``."""
     x = plain(x)
-    axis = _default_last(x, either(axis, dim))
+    axis = _default_last(x, axis)
     if isinstance(x, Unknown):
         return x
     return subtract(x, logsumexp(x) if isinstance(x, TracedList) else logsumexp(x, axis, keepdims=True))
@@ -251,8 +248,7 @@ def cross_entropy(logits: Any, target: Any) -> Any:
 
 
 def _choice(name: str, prepare: Callable[[Any], Any]) -> Expression:
-    def function(x: Any, axis: Any = None, dim: Any = None) -> Any:
-        axis = either(axis, dim)
+    def function(x: Any, axis: Any = None) -> Any:
 
         def apply(a: TracedArray) -> Any:
             if axis is None and len(a.shape) != 1:
@@ -270,18 +266,17 @@ argmax, argmin = _choice("argmax", lambda a: a), _choice("argmin", negative)
 
 
 @word
-def argsort(x: Any, axis: int = -1, dim: Any = None, descending: bool = False) -> Any:
+def argsort(x: Any, axis: int = -1, descending: bool = False) -> Any:
     """Indices that sort along an axis; equal elements keep their order."""
-    axis = axis if dim is None else dim
     return on_arrays(
         lambda a: emit("argsort", negative(a) if descending else a, axis=axis_of(axis, len(a.shape))), x, "ff.argsort"
     )
 
 
 @word
-def sort(x: Any, axis: int = -1, dim: Any = None, descending: bool = False) -> Any:
+def sort(x: Any, axis: int = -1, descending: bool = False) -> Any:
     """x sorted along an axis."""
-    return take_along_axis(x, argsort(x, axis, dim, descending), axis if dim is None else dim)
+    return take_along_axis(x, argsort(x, axis, descending), axis)
 
 
 @word
@@ -299,8 +294,7 @@ def top_k(x: Any, k: int, axis: int = -1) -> Any:
 
 
 def _cumulative(name: str, op: str) -> Expression:
-    def function(x: Any, axis: Any = None, dim: Any = None) -> Any:
-        axis = either(axis, dim)
+    def function(x: Any, axis: Any = None) -> Any:
         return on_arrays(
             lambda a: emit(
                 op,

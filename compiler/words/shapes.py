@@ -37,10 +37,6 @@ def axis_of(axis: Any, rank: int) -> int:
     return int(axis) % rank
 
 
-def either(axis: Any, dim: Any) -> Any:
-    return dim if axis is None else axis
-
-
 def on_arrays(function: Callable[[TracedArray], Any], x: Any, name: str) -> Any:
     return lifted(lambda a: a if isinstance(a, Unknown) else function(a), (x,), name)
 
@@ -97,9 +93,8 @@ def expand_dims(x: Any, axis: int) -> Any:
 
 
 @word
-def squeeze(x: Any, axis: Any = None, dim: Any = None) -> Any:
+def squeeze(x: Any, axis: Any = None) -> Any:
     """x without its axes of one (or without those named)."""
-    axis = either(axis, dim)
 
     def apply(a: TracedArray) -> TracedArray:
         rank = len(a.shape)
@@ -127,9 +122,8 @@ def broadcast_to(x: Any, *shape: Any) -> Any:
 
 
 @word
-def flip(x: Any, axis: Any = None, dims: Any = None) -> Any:
+def flip(x: Any, axis: Any = None) -> Any:
     """x reversed along an axis (all axes when none is given)."""
-    axis = either(axis, dims)
 
     def apply(a: TracedArray) -> TracedArray:
         rank = len(a.shape)
@@ -140,11 +134,10 @@ def flip(x: Any, axis: Any = None, dims: Any = None) -> Any:
 
 
 @word
-def roll(x: Any, shift: int, axis: Any = None, dims: Any = None) -> Any:
+def roll(x: Any, shift: int, axis: Any = None) -> Any:
     """x rotated along an axis: element i moves to i + shift. Without an axis a vector rotates; other arrays name
     one.
     """
-    axis = either(axis, dims)
 
     def apply(a: TracedArray) -> TracedArray:
         if axis is None and len(a.shape) != 1:
@@ -221,13 +214,12 @@ def unstack(x: Any) -> TracedList:
 
 
 @word
-def chunk(x: Any, chunks: int, axis: int = -1, dim: Any = None) -> Any:
+def chunk(x: Any, chunks: int, axis: int = -1) -> Any:
     """x cut into equal pieces along an axis (the last when left out).
 
     Raises:
         ShapeError: the axis does not divide into so many pieces.
     """
-    axis = axis if dim is None else dim
     x = plain(x)
     if isinstance(x, TracedList):
         return unzip(map_all(x, lambda element: chunk(element, chunks, axis)))
@@ -241,9 +233,8 @@ def chunk(x: Any, chunks: int, axis: int = -1, dim: Any = None) -> Any:
 
 
 @word
-def split(x: Any, sizes: Any, axis: int = -1, dim: Any = None) -> Any:
+def split(x: Any, sizes: Any, axis: int = -1) -> Any:
     """x cut along an axis into pieces of the given sizes (or all of one size)."""
-    axis = axis if dim is None else dim
     x = require_array(plain(x), "ff.split")
     d = axis_of(axis, len(x.shape))
     n = x.shape[d]
