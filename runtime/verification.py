@@ -1,230 +1,294 @@
-"""`verify`: every evaluator of a model against the oracle, values and gradients, on random inputs."""
+"""`verify`: the evaluators of a model against the oracle, values and gradients, on random inputs."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..compiler.ir import Graph, sub_equations
-from ..compiler.program import Entry, Port
-from ..compiler.types import rebuild
-from .forest import forest
+from ..compiler.errors import DerivativeError, EmptyError, IndexRangeError, WindowError
+from ..compiler.records import RECORDS, Primitive
+from .forest import Forest
 from .module import Model
-from .ragged import Ragged, ragged
+from .ragged import Ragged
+from .random_input import class_count, random_arguments
+
+__all__ = ["Row", "verify"]
 
 VALUES, GRADIENTS, DIFFERENCES = 1e-9, 1e-8, 1e-5
-_STEP = 1e-5
+STEPS = (1e-5, 1e-6, 1e-7)
+"""Of the differences: the first serves smooth programs, the others those that amplify."""
+LONGEST = 64
+"""No program is tried on longer lists than this to find lengths that its windows fit into."""
+
+Leaves = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: the largest relative error found and the largest allowed."""
+    """One comparison.
+
+    Attributes:
+        entry: the entry point.
+        what: what is compared: values or gradients, and of which evaluator.
+        against: what they are compared with.
+        error: the largest relative error, ‖found − expected‖ / ‖expected‖ of one tensor; None where there was nothing to
+            compare.
+        allowed: the largest that is taken for rounding.
+        where: the output, parameter or input with the largest error; or why nothing was compared.
+    """
 
     entry: str
-    evaluator: str
     what: str
-    error: float
+    against: str
+    error: float | None
     allowed: float
+    where: str
 
     @property
     def ok(self) -> bool:
-        return bool(self.error <= self.allowed)
+        """Whether the error is within the allowed one (also where nothing was compared)."""
+        return self.error is None or bool(self.error <= self.allowed)
 
 
-def verify(model: Model, batch: int = 3, length: int = 7, seed: int = 0) -> list[Row]:
-    """Compare the evaluators of a model with the oracle.
+def verify(model: Model, batch: int = 3, length: int = 7, seed: int = 0, entry: str | None = None) -> list[Row]:
+    """Compare the evaluators of a model with the oracle, on random inputs and its own parameters, in float64.
+
+    Values of the plain torch evaluation and of the optimised graphs are compared with the oracle's. Gradients of the
+    optimised graphs, for one random cotangent, are compared with torch's autograd through the plain evaluation, tensor
+    by tensor, and along a random direction with central differences of the oracle.
 
     Arguments:
-        model: a compiled model; it is not changed (a float64 copy is used, in evaluation mode).
-        batch: rows of the random inputs.
-        length: the longest list; rows differ in length.
-        seed: of the random inputs.
+        model: a compiled model. It is not changed: a float64 copy is used, in evaluation mode.
+        batch: rows.
+        length: the longest list; rows differ in length. A program whose windows need longer lists gets them.
+        seed: of the inputs, and of the program's own randomness.
+        entry: an entry point; all when left out.
 
     Returns:
-        A `Row` per entry point, evaluator and thing compared: values of the plain torch evaluation and of the optimised
-        graphs with the oracle's; the adjoint's gradients with torch's autograd through the plain evaluation, and along a
-        random direction with central differences of the oracle.
+        A `Row` per comparison, up to four for an entry point.
+
+    Raises:
+        FoldfuseError: the program cannot run on any input that was tried.
+
+    Example:
+        >>> all(row.ok for row in verify(model))
+        True
     """
     model = copy.deepcopy(model).double().eval()
-    rows: list[Row] = []
-    for name in model.entries:
-        generator = np.random.default_rng(seed)
-        entry = model._entry(name).evaluation
-        arguments = random_arguments(entry, batch, length, generator)
-        rows += _compare(model, name, arguments, generator)
-    return rows
+    return [
+        row
+        for name in (model.entries if entry is None else (entry,))
+        for row in _Comparison(model, name, batch, length, seed).rows()
+    ]
 
 
-def _compare(model: Model, name: str, arguments: Sequence[Any], generator: np.random.Generator) -> list[Row]:
-    expected = _flat(model.reference(*arguments, entry=name, seed=1))
-    rows = []
-    results = {}
-    for evaluator, run in (("plain torch", model.eager), ("optimised", model)):
-        results[evaluator] = [x for x in _flat(run(*arguments, entry=name, seed=1))]
-        rows.append(Row(name, evaluator, "values", _largest(results[evaluator], expected), VALUES))
-    floats = [y for y in results["optimised"] if y.is_floating_point() and y.requires_grad]
-    sources = [*model.parameters(), *(x for x in _flat(arguments) if x.is_floating_point())]
-    if not floats or not sources:
-        return rows
-    weights = [torch.as_tensor(generator.normal(size=tuple(y.shape))) for y in expected]
-    gradients = {}
-    for evaluator, found in results.items():
-        total = sum((y * w).sum() for y, w in zip(found, weights) if y.is_floating_point() and y.requires_grad)
-        pulled = torch.autograd.grad(total, sources, allow_unused=True)
-        gradients[evaluator] = [torch.zeros_like(x) if g is None else g for g, x in zip(pulled, sources)]
-    rows.append(
-        Row(name, "adjoint", "gradients (torch autograd)", _largest(gradients["optimised"], gradients["plain torch"]), GRADIENTS)
-    )
-    directions = [torch.as_tensor(generator.normal(size=tuple(x.shape))) for x in sources]
-    slope = sum(float((g * d).sum()) for g, d in zip(gradients["optimised"], directions))
-    ends = []
-    for sign in (1.0, -1.0):
-        with torch.no_grad():
-            for x, d in zip(sources, directions):
-                x.add_(d, alpha=sign * _STEP)
-            found = _flat(model.reference(*arguments, entry=name, seed=1))
-            for x, d in zip(sources, directions):
-                x.sub_(d, alpha=sign * _STEP)
-        ends.append(sum(float((y * w).sum()) for y, w in zip(found, weights) if y.is_floating_point()))
-    difference = (ends[0] - ends[1]) / (2 * _STEP)
-    error = abs(slope - difference) / max(1.0, abs(difference))
-    rows.append(Row(name, "adjoint", "gradients (differences of the oracle)", error, DIFFERENCES))
-    return rows
+class _Comparison:
+    """The comparisons for one entry point."""
+
+    def __init__(self, model: Model, name: str, batch: int, length: int, seed: int):
+        self.model, self.name, self.seed = model, name, seed
+        self.generator = np.random.default_rng(seed)
+        self.arguments = self._fitting(batch, length)
+        self.sources: Leaves = {**dict(model.named_parameters()), **_inputs(self.arguments)}
+
+    def _fitting(self, batch: int, length: int) -> list[Any]:
+        """Arguments that the program takes: lists no shorter than its windows and selections need."""
+        entry = self.model._entry(self.name).evaluation
+        shortest, classes = 1, class_count(entry.graph)
+        while True:
+            made = random_arguments(entry, batch, max(length, shortest), self.generator, shortest, classes)
+            try:
+                with torch.no_grad():
+                    self._run(self.model.eager, made)
+                return made
+            except (WindowError, EmptyError):
+                shortest *= 2
+                if shortest > LONGEST:
+                    raise
+            except IndexRangeError:
+                # An index into a list: every list is to have that many elements.
+                if shortest < 2 <= length:
+                    shortest, classes = 2, min(classes, 2)
+                elif classes > 1:
+                    classes = 1
+                else:
+                    raise
+
+    def _run(self, evaluator: Callable[..., Any], arguments: Sequence[Any] | None = None) -> Leaves:
+        arguments = self.arguments if arguments is None else arguments
+        return dict(_leaves(evaluator(*arguments, entry=self.name, seed=self.seed), "result"))
+
+    def rows(self) -> list[Row]:
+        with _held_in_differences() as held:
+            expected = self._run(self.model.reference)
+            plain, optimised = self._run(self.model.eager), self._run(self.model)
+            rows = [
+                self._row("values, plain torch", "oracle", plain, expected, VALUES),
+                self._row("values, optimised", "oracle", optimised, expected, VALUES),
+            ]
+            return rows + self._gradient_rows(plain, optimised, expected, held)
+
+    def _row(self, what: str, against: str, found: Leaves, expected: Leaves, allowed: float) -> Row:
+        return Row(self.name, what, against, allowed=allowed, **_largest(found, expected))
+
+    def _gradient_rows(self, plain: Leaves, optimised: Leaves, expected: Leaves, held: _Held) -> list[Row]:
+        what, by_autograd, by_differences = "gradients, optimised", "torch autograd", "differences"
+
+        def nothing(why: str) -> list[Row]:
+            return [Row(self.name, what, by_autograd, None, GRADIENTS, why)]
+
+        differentiable = [name for name, y in plain.items() if y.requires_grad]
+        if not differentiable:
+            return nothing("no output depends on a float input or parameter")
+        weights = {name: torch.as_tensor(self.generator.normal(size=tuple(expected[name].shape))) for name in expected}
+        pull = lambda found: self._pulled(sum((found[name] * weights[name]).sum() for name in differentiable))
+        try:
+            wanted, gradients = pull(plain), pull(optimised)
+        except DerivativeError as error:
+            return nothing(str(error).split("\n")[0])
+        rows = [self._row(what, by_autograd, gradients, wanted, GRADIENTS)]
+        if not all(bool(torch.isfinite(g).all()) for g in wanted.values()):
+            return [*rows, Row(self.name, what, by_differences, None, DIFFERENCES, "gradients are not finite here")]
+        total = lambda found: sum(float((found[name] * weights[name]).sum()) for name in differentiable)
+        directions = {name: torch.as_tensor(self.generator.normal(size=tuple(x.shape))) for name, x in self.sources.items()}
+        error = self._difference_error(gradients, directions, total, held)
+        where = "all together"
+        if error > DIFFERENCES:
+            alone = {
+                name: self._difference_error({name: gradients[name]}, {name: direction}, total, held)
+                for name, direction in directions.items()
+            }
+            where = max(alone, key=alone.__getitem__)
+        return [*rows, Row(self.name, what, by_differences, error, DIFFERENCES, where)]
+
+    def _pulled(self, total: Any) -> Leaves:
+        found = torch.autograd.grad(total, list(self.sources.values()), allow_unused=True)
+        return {
+            name: torch.zeros_like(x) if g is None else g.detach()
+            for (name, x), g in zip(self.sources.items(), found, strict=True)
+        }
+
+    def _difference_error(
+        self, gradients: Leaves, directions: Leaves, total: Callable[[Leaves], float], held: _Held
+    ) -> float:
+        """How far the slope along the directions is from that of the oracle, relative to its size."""
+        products = torch.cat([(gradients[name] * d).reshape(-1) for name, d in directions.items()])
+        slope, size = float(products.sum()), float(torch.linalg.vector_norm(products))
+        errors = []
+        for step in STEPS:
+            ends = [total(self._moved(directions, sign * step, held)) for sign in (1.0, -1.0)]
+            difference = (ends[0] - ends[1]) / (2 * step)
+            errors.append(abs(slope - difference) / max(abs(difference), size, 1e-3))
+            if errors[-1] <= DIFFERENCES:
+                break
+        return min(errors)
+
+    def _moved(self, directions: Leaves, step: float, held: _Held) -> Leaves:
+        """What the oracle gives with parameters and inputs moved along the directions."""
+        before = {name: self.sources[name].detach().clone() for name in directions}
+        try:
+            with torch.no_grad():
+                for name, direction in directions.items():
+                    self.sources[name].add_(direction, alpha=step)
+                held.replay()
+                return self._run(self.model.reference)
+        finally:
+            with torch.no_grad():
+                for name, value in before.items():
+                    self.sources[name].copy_(value)
 
 
-def _largest(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """The largest relative error, ‖found − expected‖ / ‖expected‖; infinite where shapes or non-finite places differ."""
-    largest = 0.0
-    for x, y in zip(found, expected, strict=True):
-        x, y = x.detach().double(), y.detach().double()
-        if x.shape != y.shape or not torch.equal(torch.isfinite(x), torch.isfinite(y)):
-            return float("inf")
-        keep = torch.isfinite(y)
-        norm = float(torch.linalg.vector_norm(y[keep]))
-        largest = max(largest, float(torch.linalg.vector_norm(x[keep] - y[keep])) / max(norm, 1e-12 if norm else 1.0))
-    return largest
+class _Held:
+    """The values of `stop_gradient` in one run of the oracle, in the order in which they come up."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self.at: int | None = None
+
+    def replay(self) -> None:
+        """From here on, give the values of the first run."""
+        self.at = 0
+
+    def __call__(self, x: Any) -> Any:
+        if self.at is None:
+            self.values.append(x)
+            return x
+        self.at += 1
+        return self.values[self.at - 1]
 
 
-def _flat(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, np.ndarray):
-        return [torch.as_tensor(value)]
-    if isinstance(value, Ragged):
-        return [x for row in value.unpad() for x in _flat(row)]
-    if isinstance(value, Mapping):
-        return [x for part in value.values() for x in _flat(part)]
-    if hasattr(value, "values") and hasattr(value, "topology"):
-        return _flat(value.values)
-    return [x for part in value for x in _flat(part)]
+@contextmanager
+def _held_in_differences() -> Iterator[_Held]:
+    """A derivative takes what `stop_gradient` gives for constant, so differences of the oracle must hold it constant
+    too: while this is open, the oracle gives the values of its first run again."""
+    held, record = _Held(), RECORDS["stop_gradient"]
+    assert isinstance(record, Primitive)
+    RECORDS["stop_gradient"] = replace(record, numpy=held)
+    try:
+        yield held
+    finally:
+        RECORDS["stop_gradient"] = record
 
 
-# --- random inputs ----------------------------------------------------------------------------------------------------
+def _largest(found: Leaves, expected: Leaves) -> dict[str, Any]:
+    """The largest relative error and its place; infinite where structures, shapes or non-finite places differ."""
+    if found.keys() != expected.keys():
+        return {"error": float("inf"), "where": "the structure of the result"}
+    errors = {name: _error(found[name], expected[name]) for name in found}
+    where = max(errors, key=errors.__getitem__)
+    return {"error": errors[where], "where": where}
 
 
-def class_count(graph: Graph) -> int:
-    """The smallest table that a computed index selects from: random whole numbers stay below it."""
-    least = 4
-    found = [e.inputs[0].type.shape[e.attributes["axis"]] for e in sub_equations(graph.body) if e.op in ("gather", "gather_along")]
-    return max(1, min(found)) if found else least
+def _error(found: Tensor, expected: Tensor) -> float:
+    x, y = found.detach().double(), expected.detach().double()
+    if x.shape != y.shape or not torch.equal(torch.isfinite(x), torch.isfinite(y)):
+        return float("inf")
+    finite = torch.isfinite(y)
+    norm = float(torch.linalg.vector_norm(y[finite]))
+    distance = float(torch.linalg.vector_norm(x[finite] - y[finite]))
+    return distance / (norm if norm > 1e-8 else 1.0)
 
 
-def random_arguments(entry: Entry, batch: int, length: int, generator: np.random.Generator) -> list[Any]:
-    """Random arguments for an entry point in float64: rows of different lengths, random trees.
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a result by their place in it; a ragged list row by row."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        yield path, torch.as_tensor(value)
+    elif isinstance(value, Ragged):
+        yield from _leaves(value.unpad(), path)
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _leaves(part, f"{path}[{key!r}]")
+    else:
+        for i, part in enumerate(value):
+            yield from _leaves(part, f"{path}[{i}]")
 
-    Arguments:
-        entry: the traced entry point.
-        batch: rows.
-        length: the longest list.
-        generator: where the numbers come from.
-    """
-    maker = _Maker(entry, batch if entry.batched else None, length, generator)
-    return [maker.make(port) for port in entry.inputs]
 
+def _inputs(arguments: Sequence[Any]) -> Leaves:
+    """The float tensors of arguments, which gradients reach, by their place."""
+    found: Leaves = {}
 
-class _Maker:
-    def __init__(self, entry: Entry, batch: int | None, length: int, generator: np.random.Generator):
-        self.batch, self.length, self.generator = batch, length, generator
-        self.classes = class_count(entry.graph)
-        # Lists that a program zips have one length: all sizes that it makes equal share one draw.
-        self.groups: dict[str, str] = {}
-        for left, right, _ in entry.graph.checks:
-            for name in left.names() | right.names():
-                self.groups[name] = min(left.names() | right.names())
-        self.lengths: dict[str, Any] = {}
+    def collect(value: Any, path: str) -> None:
+        if isinstance(value, Tensor):
+            if value.is_floating_point():
+                found[path] = value
+        elif isinstance(value, Ragged):
+            collect(value.data, path)
+        elif isinstance(value, Forest):
+            collect(value.values, path)
+        elif isinstance(value, Mapping):
+            for key, part in value.items():
+                collect(part, f"{path}[{key!r}]")
+        elif isinstance(value, (tuple, list)):
+            for i, part in enumerate(value):
+                collect(part, f"{path}[{i}]")
 
-    def leaf(self, type_: Any, lead: tuple[int, ...]) -> Tensor:
-        shape = (*lead, *type_.shape)
-        if type_.dtype.is_float:
-            return torch.as_tensor(self.generator.normal(size=shape)).requires_grad_()
-        if type_.dtype.kind == "bool":
-            return torch.as_tensor(self.generator.random(shape) < 0.5)
-        return torch.as_tensor(self.generator.integers(0, self.classes, shape))
-
-    def make(self, port: Port) -> Any:
-        lead = () if self.batch is None else (self.batch,)
-        if port.kind == "array":
-            return self.leaf(port.type, lead)
-        if port.kind == "product":
-            return rebuild(port.product, iter([self.make(part) for part in port.parts]))
-        if port.kind == "tree":
-            return self.trees(port)
-        return self.list(port, lead)
-
-    def list(self, port: Port, lead: tuple[int, ...]) -> Any:
-        sizes, inner = [], port
-        rectangular = port.grid or self.batch is None
-        depth = 0
-        while inner.kind == "list":
-            sizes += list(inner.sizes)
-            rectangular |= inner.grid
-            depth += 1
-            inner = inner.parts[0]
-        lead = (*lead, *(self.length for _ in sizes))
-        data = self.product(inner, lead)
-        if rectangular or depth > 2:
-            return data
-        tables = []
-        for level, size in enumerate(sizes):
-            key = self.groups.get(str(size), str(size))
-            if key not in self.lengths:
-                drawn = self.generator.integers(1, self.length + 1, lead[: level + 1])
-                drawn.flat[:1] = self.length
-                self.lengths[key] = torch.as_tensor(drawn)
-            tables.append(self.lengths[key])
-        if len(tables) > 1:
-            # Beyond a row's length there is nothing to have a length.
-            alive = torch.arange(self.length) < tables[0][:, None]
-            tables[1] = torch.where(alive, tables[1], 0)
-        return ragged(data, *tables)
-
-    def product(self, port: Port, lead: tuple[int, ...]) -> Any:
-        if port.kind == "product":
-            return rebuild(port.product, iter([self.product(part, lead) for part in port.parts]))
-        return self.leaf(port.type, lead)
-
-    def trees(self, port: Port) -> Any:
-        assert port.tree is not None
-        parents = [self.tree(port.tree.arity) for _ in range(self.batch or 1)]
-        total = sum(map(len, parents))
-        kinds = {}
-        if port.tree.kinds:
-            kinds = {"kinds": port.tree.kinds, "kind": self.generator.integers(0, len(port.tree.kinds), total)}
-        return forest(parents=parents, values=self.product(port.parts[0], (total,)), **kinds)
-
-    def tree(self, arity: int | None) -> np.ndarray:
-        """A random tree's parents: each node under an earlier one, or, of a fixed arity, children given to random leaves."""
-        if arity is None:
-            return np.array([-1, *(int(self.generator.integers(0, i)) for i in range(1, self.length))])
-        parents, leaves = [-1], [0]
-        while arity and len(parents) + arity <= max(self.length, 1 + arity):
-            node = leaves.pop(int(self.generator.integers(0, len(leaves))))
-            leaves += range(len(parents), len(parents) + arity)
-            parents += [node] * arity
-        return np.array(parents)
+    for number, argument in enumerate(arguments):
+        collect(argument, f"input {number}" if len(arguments) > 1 else "the input")
+    return found

@@ -67,8 +67,9 @@ def agrees(program, plain, *types, parameters=None, tolerance=1e-10, **call):
 
 
 def pulled(rows, sources):
+    """The gradients of a fixed combination of the float results."""
     total = sum((y * torch.cos(torch.arange(y.numel()).reshape(y.shape) + i)).sum() for row in rows for i, y in enumerate(row) if y.requires_grad)
-    if not isinstance(total, torch.Tensor):
+    if not sources or not isinstance(total, torch.Tensor):
         return [torch.zeros_like(x) for x in sources]
     found = torch.autograd.grad(total, sources, allow_unused=True, retain_graph=True)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(sources, found)]
@@ -168,7 +169,11 @@ SUBSCRIPTS = {
     "x[[0, 2]]": lambda x: x[[0, 2]],
     "x[:, [2, 0, 0]]": lambda x: x[:, [2, 0, 0]],
     "x[np.array([[0, 1], [3, 0]])]": lambda x: x[np.array([[0, 1], [3, 0]])],
+    "x[..., np.array([-1])]": lambda x: x[..., np.array([-1])],
     "x[np.array([0, 1]), np.array([2, 0])]": lambda x: x[np.array([0, 1]), np.array([2, 0])],
+    "x[np.array([[0], [3]]), [2, 0, 1]]": lambda x: x[np.array([[0], [3]]), [2, 0, 1]],
+    "x[[0, 1], None, [2, 0]]": lambda x: x[[0, 1], None, [2, 0]],
+    "x[1:, None][[0, 1], :, [2, 0]]": lambda x: x[1:, None][[0, 1], :, [2, 0]],
 }
 
 
@@ -186,6 +191,10 @@ def test_traced_indices():
     agrees(lambda x, i: x[i], lambda x, i: x[i], matrix, ff.i64)
     agrees(lambda x, i: x[i], lambda x, i: x[i], matrix, ff.i64[5])
     agrees(lambda x, i: x[:, i], lambda x, i: x[:, i], matrix, ff.i64)
+    agrees(lambda x, i, j: x[i, j], lambda x, i, j: x[i, j], matrix, ff.i64[5], ff.i64)
+    outside = ff.compile(lambda x, i: x[i, i], matrix, ff.i64)
+    with pytest.raises(ff.IndexRangeError):
+        outside(torch.zeros(1, 4, 3), torch.tensor([3]))
 
 
 SHAPES = [
@@ -298,7 +307,7 @@ def test_the_batch_is_invisible():
     x = torch.randn(7, 3, dtype=torch.float64)
     assert torch.allclose(model(x), F.batch_norm(x, None, None, training=True))
     with pytest.raises(ff.AxisError, match="batched=False"):
-        ff.compile(nn.BatchNorm1d(3), ff.f32[3])
+        ff.compile(nn.BatchNorm1d(5), ff.f32[3, 5])
 
 
 # ---------------------------------------------------------------- torch inside of a step

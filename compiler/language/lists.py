@@ -76,7 +76,7 @@ def shift(xs: Any, first: Any) -> Any:
 
 
 def as_element(value: Any, xs: TracedList, where: str) -> Any:
-    """A value in the structure, dtypes and shapes of a list's elements."""
+    """A value in the structure, dtypes and shapes of a list's elements; a number stands for an array of that number."""
     value = traced(value)
     expected = leaves(xs.content)
     if not same_shape_of_structure(value, xs.content) or len(leaves(value)) != len(expected):
@@ -91,6 +91,8 @@ def as_element(value: Any, xs: TracedList, where: str) -> Any:
             if given.type.dtype.is_float and not element.dtype.is_float:
                 raise DtypeError(f"{where}: {given.type} stands where {element} belongs")
             x = words.cast_to(x, element.dtype)
+        if not x.shape:
+            x = words.broadcast_to(x, *element.shape)
         if x.shape != element.shape:
             raise ShapeError(f"{where}: {given.type} stands where {element} belongs")
         out.append(x.value)

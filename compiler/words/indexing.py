@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,25 +13,26 @@ from ..scope import current
 from ..trace import leaves, map_list, plain, with_leaves
 from ..types import i64
 from ..values import Traced, TracedArray, TracedList, Unknown, type_of
-from .elementwise import add, equal
+from .elementwise import add, equal, greater_equal, less, logical_and, multiply, where
 from .lifting import cast_to, emit, lifted, word
 from .shapes import axis_of, expand_dims, require_array
 
 
 def index_array(x: Any, key: Any) -> Any:
-    """``x[key]``: whole numbers, slices, None, Ellipsis, and one computed index."""
+    """``x[key]``: whole numbers, slices, None, Ellipsis, and computed indices, which broadcast together."""
     keys = list(key) if isinstance(key, tuple) else [key]
     rank, used = len(x.shape), sum(k is not None and k is not Ellipsis for k in keys)
     if used > rank:
         raise AxisError(
             f"{used} indices for an array of rank {rank}; steps are written per example, without a batch axis"
         )
-    if Ellipsis in [k for k in keys if not isinstance(k, Traced)]:
-        at = next(i for i, k in enumerate(keys) if k is Ellipsis)
+    at = next((i for i, k in enumerate(keys) if k is Ellipsis), None)
+    if at is not None:
         keys[at : at + 1] = [slice(None)] * (rank - used)
     else:
         keys += [slice(None)] * (rank - used)
-    starts, stops, strides, flips, shape, computed, axis = [], [], [], [], [], None, 0
+    starts, stops, strides, flips, shape, axis = [], [], [], [], [], 0
+    computed: dict[int, TracedArray] = {}
     for k in keys:
         if k is None:
             shape.append(1)
@@ -49,10 +51,6 @@ def index_array(x: Any, key: Any) -> Any:
                 raise IndexRangeError(f"the index {k} is out of range for an axis of {n} in {x.value.type}")
             starts, stops, strides = [*starts, int(k) % n], [*stops, int(k) % n + 1], [*strides, 1]
         else:
-            if computed is not None:
-                raise StructureError(
-                    "one computed index stands in a subscript; take the others first, or flatten the axes"
-                )
             if isinstance(k, (list, tuple, np.ndarray)) and np.asarray(k).dtype.kind in "iu":
                 k = np.where(np.asarray(k) < 0, np.asarray(k) + n, k)
                 if np.any((k < 0) | (k >= n)):
@@ -61,7 +59,7 @@ def index_array(x: Any, key: Any) -> Any:
             if not isinstance(index, TracedArray) or index.dtype.kind != "int":
                 shown = types.show(type_of(index)) if isinstance(index, Traced) else repr(k)
                 raise DtypeError(f"an index is a whole number, a slice, None or a computed ff.i64; got {shown}")
-            computed = (axis, len(shape), index)
+            computed[len(shape)] = cast_to(index, i64)
             shape.append(n)
             starts, stops, strides = [*starts, 0], [*stops, n], [*strides, 1]
         axis += 1
@@ -71,7 +69,32 @@ def index_array(x: Any, key: Any) -> Any:
         x = emit("flip", x, axes=tuple(flips))
     if x.shape != tuple(shape):
         x = emit("reshape", x, shape=tuple(shape))
-    return x if computed is None else emit("gather", x, cast_to(computed[2], i64), axis=computed[1])
+    if not computed:
+        return x
+    if len(computed) == 1:
+        ((axis, index),) = computed.items()
+        return emit("gather", x, index, axis=axis)
+    return _gather_together(x, computed)
+
+
+def _gather_together(x: TracedArray, indices: dict[int, TracedArray]) -> TracedArray:
+    """``x[i, j]`` with several computed indices: their axes become one, at the first of them, or in front where they do
+    not lie together."""
+    first, last, rank = min(indices), max(indices), len(x.shape)
+    at = first if last - first == len(indices) - 1 else 0
+    others = [d for d in range(rank) if d not in indices]
+    x = emit("transpose", x, permutation=(*others[:at], *indices, *others[at:]))
+    extents = x.shape[at : at + len(indices)]
+    total = math.prod(extents)
+    x = emit("reshape", x, shape=(*x.shape[:at], total, *x.shape[at + len(indices) :]))
+    place, stride = None, total
+    for n, index in zip(extents, indices.values(), strict=True):
+        stride = stride // n if n else 0
+        # An index out of range must not fall on another element of the joined axis.
+        inside = logical_and(greater_equal(index, 0), less(index, n))
+        part = where(inside, multiply(index, stride), total)
+        place = part if place is None else add(place, part)
+    return emit("gather", x, place, axis=at)
 
 
 def index_list(xs: TracedList, key: Any) -> Any:

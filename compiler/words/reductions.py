@@ -129,10 +129,8 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 def var(
     x: Any,
     axis: Any = None,
-    dim: Any = None,
     correction: int = 0,
     keepdims: bool = False,
-    keepdim: bool = False,
     unbiased: bool | None = None,
 ) -> Any:
     """The variance: the mean square of what is left when the mean is taken away; `correction` is subtracted from the
@@ -142,16 +140,15 @@ def var(
     x = plain(x)
     if isinstance(x, TracedList):
         return mean(square(subtract(x, mean(x, axis))), axis)
-    keep = keepdims
     count = math.prod(x.shape[d] for d in axes_of(axis, len(x.shape)))
     centred = subtract(x, mean(x, axis, keepdims=True))
-    return divide(sum_(square(centred), axis, keepdims=keep), float(max(0, count - correction)))
+    return divide(sum_(square(centred), axis, keepdims=keepdims), float(max(0, count - correction)))
 
 
 @word
 def std(x: Any, axis: Any = None, correction: int = 0, keepdims: bool = False) -> Any:
     """The square root of the variance."""
-    return sqrt(var(x, axis, dim, correction, keepdims))
+    return sqrt(var(x, axis, correction, keepdims))
 
 
 @word
