@@ -28,11 +28,13 @@ from .ir import (
     substitute,
 )
 from .records import RECORDS, Combinator
+from .residuals import kept as kept_values
 from .types import ListType
 
 MEMORY = ("save", "recompute", "auto")
 _LOOPS = ("scan", "reduce_with", "tree_up", "tree_down")
-_ANCHORS = {"save": ("elementwise", "reduce", "contract"), "auto": ("contract",), "recompute": ()}
+_MOVES = ("iota", "length", "unstack", "stack", "split", "join", "view", "element", "resize")
+_KEPT_COSTS = {"save": ("elementwise", "reduce", "contract"), "auto": ("contract",), "recompute": ()}
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,8 @@ class Differentiator:
         reached = tuple(i for i, p in enumerate(parameters) if needs[i] and cts.get(p) is not None)
         produced = [cts[parameters[i]] for i in reached]
         forward, backward = b.equations[:forward_count], b.equations[forward_count:]
-        saved = self._residuals(forward, live_equations(backward, produced), produced, parameters) if save else []
+        read = [v for e in live_equations(backward, produced) for v in e.inputs]
+        saved = kept_values(forward, [*read, *produced], self._again) if save else []
         # The backward body speaks of sizes that the forward body determines: their counts are kept, or made again.
         makers = {name: e.outputs[i] for e in forward for name, i in e.binds}
         available = set(parameters) | set(saved) | set(arriving)
@@ -226,45 +229,18 @@ class Differentiator:
             table.update(zip(equation.outputs, outputs, strict=True))
         return steps
 
-    def _residuals(
-        self,
-        forward: Sequence[Equation],
-        backward: Sequence[Equation],
-        produced: Sequence[Value],
-        parameters: Sequence[Value],
-    ) -> list[Value]:
-        """The values of the forward body that are kept for the backward body."""
-        maker = {v: e for e in forward for v in e.outputs}
-        wanted = [v for e in backward for v in e.inputs if v in maker]
-        wanted += [v for v in produced if v in maker]
-        saved: dict[Value, None] = {}
-        seen: set[Value] = set()
-        while wanted:
-            value = wanted.pop()
-            if value in seen:
-                continue
-            seen.add(value)
-            equation = maker[value]
-            if self._keep(equation):
-                saved[value] = None
-            else:
-                wanted.extend(v for v in equation.inputs if v in maker)
-        order = {v: i for i, v in enumerate(maker)}
-        return sorted(saved, key=order.__getitem__)
-
-    def _keep(self, equation: Equation) -> bool:
+    def _again(self, equation: Equation) -> bool:
+        """Whether the residual choice lets an equation be computed again in the backward body."""
         record = RECORDS[equation.op]
-        if isinstance(record, Combinator):
-            if equation.op in ("iota", "length", "unstack", "stack", "split", "join", "view", "element"):
-                return False
-            if equation.op == "map" and self.memory != "save":
-                return any(self._keep(e) for e in sub_equations(equation.bodies[0]))
-            return (
-                self.memory != "recompute"
-                or equation.op in _LOOPS
-                or any(e.op in _LOOPS for b in equation.bodies for e in sub_equations(b))
-            )
-        return record.cost in _ANCHORS[self.memory]
+        if not isinstance(record, Combinator):
+            return record.cost not in _KEPT_COSTS[self.memory]
+        if equation.op in _MOVES:
+            return True
+        if equation.op == "map" and self.memory != "save":
+            return all(self._again(e) for e in sub_equations(equation.bodies[0]))
+        if self.memory != "recompute":
+            return False
+        return equation.op not in _LOOPS and not any(e.op in _LOOPS for b in equation.bodies for e in sub_equations(b))
 
 
 def _primitive_pull(record, application: Application):

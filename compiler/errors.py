@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import linecache
 import sys
+import sysconfig
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-_PACKAGE = str(Path(__file__).parent.parent)
+_PACKAGE = f"{Path(__file__).parent.parent}/"
+_STANDARD_LIBRARY = f"{sysconfig.get_path('stdlib')}/"
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,19 @@ class Source:
         return f"{self.file}:{self.line}" + (f": {text}" if text else "")
 
 
+@cache
 def _is_ours(file: str) -> bool:
-    """Whether a frame belongs to foldfuse or to torch rather than to the user; the project's own examples and tests
-    are a user's."""
-    if "/torch/" in file or file.startswith("<") or "/importlib/" in file:
+    """Whether a frame belongs to foldfuse, torch or the standard library rather than to the user; the project's own
+    examples and tests are a user's, and so is what is typed at a prompt."""
+    if "/site-packages/torch/" in file:
+        return True
+    if file.startswith("<"):
+        return not file.startswith(("<stdin", "<python-input", "<ipython"))
+    if file.startswith(_STANDARD_LIBRARY) and "site-packages" not in file:
         return True
     if not file.startswith(_PACKAGE):
         return False
-    return file[len(_PACKAGE) + 1 :].split("/")[0] in ("compiler", "runtime", "kernels", "__init__.py")
+    return file[len(_PACKAGE) :].split("/")[0] in ("compiler", "runtime", "kernels", "__init__.py")
 
 
 def user_source(outside: Any = None) -> Source | None:
@@ -57,7 +65,8 @@ def user_source(outside: Any = None) -> Source | None:
             return Source(frame.f_code.co_filename, frame.f_lineno)
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return None
-        if frame.f_code.co_name == "__call__" and frame.f_back is not None and _is_ours(frame.f_back.f_code.co_filename):
+        caller = frame.f_back
+        if frame.f_code.co_name == "__call__" and caller is not None and _is_ours(caller.f_code.co_filename):
             called = frame.f_locals.get("self")
             made_at = getattr(called, "made_at", None)
             if called is not outside and made_at is not None:
@@ -117,6 +126,10 @@ class CarryError(FoldfuseError, TypeError):
 
 class TraceError(FoldfuseError, TypeError):
     """A traced value was used where only a number will do (a branch, a loop bound), or outside of its trace."""
+
+
+class UnknownNameError(FoldfuseError, AttributeError):
+    """A traced value has no attribute or method of this name."""
 
 
 class ParameterError(FoldfuseError, ValueError):

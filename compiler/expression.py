@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import types
-from .errors import FoldfuseError, Source, StructureError, TraceError, user_source
+from .errors import FoldfuseError, RepresentationError, Source, StructureError, TraceError, user_source
 from .scope import is_module, is_tracing
 from .trace import traced
 from .values import Traced, type_of
@@ -31,7 +31,16 @@ class Expression:
         self.__name__ = name
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        return self.function(*arguments, **keywords)
+        try:
+            return self.function(*arguments, **keywords)
+        except TypeError as error:
+            if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+                raise
+            # Raised by the call itself: the arguments do not fit the parameters.
+            raise StructureError(
+                f"{self.name}{_signature(self.function)} does not take these arguments: "
+                f"{_misfit(self.function, arguments, keywords) or error}"
+            ) from None
 
     def __rshift__(self, other: Any) -> Expression:
         return compose(self, other)
@@ -90,7 +99,27 @@ def require(value: Any, declared: Any, what: str, source: Source | None = None) 
     """
     found = type_of(value)
     if not _fits(found, declared):
-        raise types.mismatch(declared, found, what, source)
+        named = declared_names(declared)
+        if not named:
+            hint = "Give a value of that type"
+        elif isinstance(declared, types.Rep):
+            hint = f"Convert it with a layer, or write {declared}(…) where it means that"
+        else:
+            hint = f"Convert it with a layer, or name its parts, as in {named[0]}(…)"
+        raise RepresentationError(
+            f"{what} is declared as {types.show(declared)}, but what stands there is {types.show(found)}. {hint}",
+            source,
+        )
+
+
+def declared_names(type_: Any) -> list[str]:
+    """The names of the representations in a type, in order."""
+    if isinstance(type_, types.Rep):
+        return [type_.name]
+    if isinstance(type_, (types.Seq, types.Grid, types.Tree)):
+        return declared_names(type_.element)
+    parts = type_.values() if isinstance(type_, Mapping) else type_ if isinstance(type_, tuple) else ()
+    return [name for part in parts for name in declared_names(part)]
 
 
 def _fits(found: Any, declared: Any) -> bool:
@@ -139,9 +168,33 @@ def check_function(function: Any, what: str) -> Any:
     Raises:
         StructureError: it is no function.
     """
-    if not callable(function) or isinstance(function, type):
+    if isinstance(function, type):
+        raise StructureError(
+            f"{what} takes a function or an expression; got the class {function.__name__}. Make an object of it"
+        )
+    if not callable(function):
         raise StructureError(f"{what} takes a function or an expression; got {function!r}")
     return function
+
+
+def _signature(function: Any) -> str:
+    """The parameters of a function, as its user sees them."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return "(…)"
+    return f"({', '.join(str(p.replace(annotation=p.empty)) for p in parameters)})"
+
+
+def _misfit(function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str | None:
+    """Why arguments do not fit the parameters of a function; None where they do."""
+    try:
+        inspect.signature(function).bind(*arguments, **keywords)
+    except TypeError as error:
+        return str(error)
+    except ValueError:
+        return None
+    return None
 
 
 def call(function: Any, *arguments: Any) -> Any:
@@ -149,19 +202,14 @@ def call(function: Any, *arguments: Any) -> Any:
     name.
     """
     if not isinstance(function, Expression) and not is_module(function):
-        try:
-            signature = inspect.signature(function)
-        except (TypeError, ValueError):
-            signature = None
-        if signature is not None:
-            try:
-                signature.bind(*arguments)
-            except TypeError as error:
-                shown = ", ".join(types.show(type_of(a)) if isinstance(a, Traced) else _show(a) for a in arguments)
-                raise StructureError(
-                    f"{show_function(function)}{signature} is called with {len(arguments)} argument{'s' * (len(arguments) != 1)} "
-                    f"({shown}): {error}. A product arrives as one argument; unpack it in the body"
-                ) from None
+        misfit = _misfit(function, arguments, {})
+        if misfit is not None:
+            shown = ", ".join(types.show(type_of(a)) if isinstance(a, Traced) else _show(a) for a in arguments)
+            raise StructureError(
+                f"{show_function(function)}{_signature(function)} is called with {len(arguments)} "
+                f"argument{'s' * (len(arguments) != 1)} ({shown}): {misfit}. A product arrives as one argument; unpack "
+                "it in the body"
+            )
     return function(*arguments)
 
 

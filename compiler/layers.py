@@ -131,6 +131,8 @@ def conv(
         if not isinstance(xs.content, TracedArray) or len(xs.content.shape) != 1:
             raise StructureError(f"{layer.name} takes a grid of vectors (channels last); got {show(type_of(xs))}")
         channels = xs.content.shape[0]
+        if not isinstance(groups, int) or groups < 1:
+            raise ShapeError(f"{layer.name}: groups= is a whole number, 1 or more; got {groups!r}")
         if channels % groups or features % groups:
             raise ShapeError(
                 f"{layer.name}: {channels} channels and {features} features do not divide into {groups} groups"
@@ -242,6 +244,8 @@ def group_norm(groups: int, eps: float = 1e-5, name: str | None = None) -> Layer
         if not isinstance(content, TracedArray) or len(content.shape) != 1:
             raise StructureError(f"group_norm takes channels, or a grid of them; got {show(type_of(x))}")
         channels = content.shape[0]
+        if not isinstance(groups, int) or groups < 1:
+            raise ShapeError(f"group_norm: the number of groups is 1 or more; got {groups!r}")
         if channels % groups:
             raise ShapeError(f"group_norm: {channels} channels do not divide into {groups} groups")
         layer.weight.settle((channels,))
@@ -271,8 +275,8 @@ def dropout(p: float) -> Expression:
     Raises:
         ShapeError: p is not in [0, 1).
     """
-    if not 0 <= p < 1:
-        raise ShapeError(f"dropout's probability is in [0, 1); got {p}")
+    if not isinstance(p, (int, float)) or not 0 <= p < 1:
+        raise ShapeError(f"dropout's probability is in [0, 1); got {p!r}")
 
     def on_array(x: Any) -> Any:
         current().program.mode_matters |= p > 0

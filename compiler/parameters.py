@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ParameterError, ShapeError, Source, user_source
+from .numpy_operators import numpy_operator
 from .types import DType
 
 _SCOPE: ContextVar[tuple[str, ...]] = ContextVar("foldfuse_scope", default=())
@@ -68,7 +69,7 @@ class Parameter:
         fan_in: what the default init divides by.
     """
 
-    __array_ufunc__ = None  # so that NumPy leaves `array * parameter` to us
+    __array_ufunc__ = numpy_operator
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import types
-from .errors import FoldfuseError, StructureError
+from .errors import FoldfuseError, StructureError, TreeError
 from .expression import call, show_function
 from .ir import Equation, Graph, Lambda, SizeDeclaration, Value, live_equations, map_sizes, verify
 from .parameters import Parameter
@@ -146,8 +146,14 @@ class _Inputs:
         return structure, Port("product", parts=tuple(m[1] for m in made), product=_flat(type_))
 
     def tree(self, type_: types.Tree, axes: tuple[Size, ...], hint: str) -> tuple[Any, Port]:
+        if type_.arity is not None and (not isinstance(type_.arity, int) or type_.arity < 0):
+            raise TreeError(f"arity= of ff.Tree is a whole number, not negative; got {type_.arity!r}")
+        if len(set(type_.kinds)) != len(type_.kinds):
+            raise TreeError(f"kinds= of ff.Tree names a kind twice: {type_.kinds}. Name each once")
         if axes:
-            raise StructureError("a tree inside of a list or tree is not offered; give the trees as a batch (ff.forest)")
+            raise StructureError(
+                "a tree inside of a list or tree is not offered; give the trees as a batch (ff.forest)"
+            )
         size = self.size("N", axes)
         # How many children a node has varies with the node.
         arity = self.size("K", (*axes, size))
@@ -221,6 +227,11 @@ def trace_entry(name: str, function: Any, argument_types: Sequence[Any], batched
     Raises:
         FoldfuseError: whatever is wrong with the program, naming the user's line.
     """
+    if batched and not argument_types:
+        raise StructureError(
+            f"{show_function(function)} is compiled with no types of arguments. Write one for each, as in "
+            "ff.compile(f, ff.f32[3]); a program without arguments takes batched=False"
+        )
     for type_ in argument_types:
         types.check_type(type_)
     floats = [found for found in map(float_of, argument_types) if found is not None]

@@ -38,9 +38,33 @@ def call(function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) ->
     meaning = TABLE.get(name) or TABLE.get(name.strip("_"))
     if meaning is None:
         raise StructureError(
-            f"torch's {name} has no meaning in a program yet. Write it with ff's functions, or keep that part outside of the compiled model"
+            f"torch's {name} has no meaning in a program yet. Write it with ff's functions, or keep that part outside "
+            "of the compiled model"
         )
-    return meaning(*arguments, **keywords)
+    for option in ("out", "dtype", "size_average", "reduce"):
+        if keywords.get(option) is not None and not (option == "dtype" and name in ("to", "type")):
+            raise StructureError(
+                f"torch's {name} with {option}= has no meaning in a program. {_INSTEAD[option]}"
+            )
+    try:
+        return meaning(*arguments, **keywords)
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            raise
+        # Raised by the call itself: the arguments do not fit the parameters.
+        raise StructureError(
+            f"torch's {name} has no meaning in a program with these arguments: it {str(error).partition('() ')[2]}. "
+            "Leave out what a program does not "
+            "take, or write it with ff's functions"
+        ) from None
+
+
+_INSTEAD = {
+    "out": "A program changes no tensor in place: use the result",
+    "dtype": "Convert with ff.cast, before or after",
+    "size_average": "Write reduction='none', 'mean' or 'sum'",
+    "reduce": "Write reduction='none', 'mean' or 'sum'",
+}
 
 
 def define(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -219,7 +243,8 @@ def _std(
 
 
 @define("norm", "linalg_norm", "linalg_vector_norm", "vector_norm")
-def _norm(input: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, **_: Any) -> Any:
+def _norm(input: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, *, ord: Any = None, **_: Any) -> Any:
+    p = p if ord is None else ord
     if p not in (2, 2.0, "fro", None):
         raise StructureError(f"torch's norm of order {p} has no meaning in a program; write it with ff.sum and powers")
     return f.norm(input, dim=dim, keepdims=keepdim)
@@ -354,8 +379,8 @@ def _triu(input: Any, diagonal: int = 0) -> Any:
     return f.triu(input, diagonal)
 
 
-@define("zeros_like", "new_zeros")
-def _zeros_like(input: Any, *_: Any, **__: Any) -> Any:
+@define("zeros_like")
+def _zeros_like(input: Any, **_: Any) -> Any:
     return f.zeros_like(input)
 
 
@@ -502,11 +527,21 @@ def _embedding(input: Any, weight: Any, padding_idx: Any = None, max_norm: Any =
     return f.take(weight, input)
 
 
+def _normalised_axes(input: Any, shape: Any, name: str) -> tuple[int, ...]:
+    """The last axes, which must have the shape that torch's normalisation was made for."""
+    x = plain(input)
+    while isinstance(x, TracedList):
+        x = x.content
+    if tuple(x.shape[-len(shape) :]) != tuple(shape):
+        raise ShapeError(f"torch's {name} was made for arrays whose last axes are {tuple(shape)}; got {x.shape}")
+    return tuple(range(-len(shape), 0))
+
+
 @define("layer_norm")
 def _layer_norm(
     input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
 ) -> Any:
-    axes = tuple(range(-len(normalized_shape), 0))
+    axes = _normalised_axes(input, normalized_shape, "layer_norm")
     y = f.lifted(lambda x: normalise(x, axes, eps), (input,), "layer_norm")
     y = y if weight is None else f.multiply(y, weight)
     return y if bias is None else f.add(y, bias)
@@ -514,7 +549,7 @@ def _layer_norm(
 
 @define("rms_norm")
 def _rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Any:
-    axes = tuple(range(-len(normalized_shape), 0))
+    axes = _normalised_axes(input, normalized_shape, "rms_norm")
     eps = np.finfo(np.float32).eps if eps is None else eps
     y = f.multiply(input, f.rsqrt(f.add(f.mean(f.square(input), axis=axes, keepdims=True), float(eps))))
     return y if weight is None else f.multiply(y, weight)
@@ -523,7 +558,8 @@ def _rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float 
 @define("batch_norm", "instance_norm")
 def _batch_norm(*_: Any, **__: Any) -> Any:
     raise AxisError(
-        "batch statistics run over the batch, which steps do not see: a program is the meaning of one example. Use layer_norm or "
+        "batch statistics run over the batch, which steps do not see: a program is the meaning of one example. Use "
+        "layer_norm or "
         "group_norm, compile with batched=False, or put torch's batch norm between compiled parts"
     )
 
@@ -586,7 +622,8 @@ def _cross_entropy(
         )
     if len(x.shape) != len(y.shape) + 1:
         raise ShapeError(
-            f"cross_entropy takes logits [C] or [N, C] and targets [] or [N] of one example; got {x.shape} and {y.shape}"
+            f"cross_entropy takes logits [C] or [N, C] and targets [] or [N] of one example; got {x.shape} and "
+            f"{y.shape}"
         )
     kept = f.not_equal(y, ignore_index)
     loss = f.where(kept, f.cross_entropy(x, f.where(kept, y, 0)), 0.0)
@@ -708,7 +745,8 @@ for _name in (
 
     def _convolution(*_: Any, _name: str = _name, **__: Any) -> Any:
         raise StructureError(
-            f"torch's {_name} sees the batch and channels first; write ff.conv, ff.max_pool or ff.window_map over a grid"
+            f"torch's {_name} sees the batch and channels first; write ff.conv, ff.max_pool or ff.window_map over a "
+            "grid"
         )
 
     TABLE[_name] = _convolution

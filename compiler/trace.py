@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import types
-from .errors import StructureError
+from .errors import DtypeError, StructureError
 from .ir import Value
 from .parameters import Parameter
 from .scope import Scope, current, is_tensor
@@ -73,6 +73,10 @@ def traced(value: Any, dtype: DType | None = None) -> Any:
         return TracedArray(current().program.parameter(value))
     if isinstance(value, (bool, int, float, np.generic, np.ndarray)):
         array = np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise DtypeError(
+                f"arrays of {array.dtype} have no meaning in a program: write floats, whole numbers or bools"
+            )
         kind = from_numpy(array.dtype)
         chosen = current().program.float_dtype if kind.is_float else kind
         if dtype is not None and not (chosen.is_float and not dtype.is_float):
@@ -86,9 +90,11 @@ def traced(value: Any, dtype: DType | None = None) -> Any:
         return tuple(traced(part) for part in value)
     if isinstance(value, Mapping):
         return {name: traced(part) for name, part in value.items()}
-    hint = "; a function of the element is given to init=" if callable(value) else ""
+    shown = getattr(value, "__name__", repr(value)) if callable(value) else repr(value)
+    hint = "; a function is called first, as in f(x)" if callable(value) else ""
+    hint = "; a function without a return gives None" if value is None else hint
     raise StructureError(
-        f"{value!r} is no value of a program: write arrays, numbers, lists, tuples and dicts of them{hint}"
+        f"{shown} is no value of a program: write arrays, numbers, lists, tuples and dicts of them{hint}"
     )
 
 
@@ -214,6 +220,7 @@ def require_elements(xs: Any, what: str, dims: int | None = None) -> TracedList:
         )
     if dims is not None and len(xs._sizes) != dims:
         raise StructureError(
-            f"{what} runs over a list of {dims} dimension{'s' * (dims > 1)}; a {types.show(type_of(xs))} has {len(xs._sizes)}"
+            f"{what} runs over a list of {dims} dimension{'s' * (dims > 1)}; a {types.show(type_of(xs))} has "
+            f"{len(xs._sizes)}"
         )
     return xs

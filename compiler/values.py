@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from . import types
-from .errors import TraceError
+from .errors import TraceError, UnknownNameError
 from .ir import Value
+from .numpy_operators import numpy_operator
 from .scope import _CURRENT
 from .sizes import Size
 from .types import DType, Rep, f32, is_namedtuple
@@ -17,7 +18,7 @@ from .types import DType, Rep, f32, is_namedtuple
 class Traced:
     """A value of the program being traced. `rep` names its representation, if it has one."""
 
-    __array_ufunc__ = None  # so that NumPy leaves `array * value` to us
+    __array_ufunc__ = numpy_operator
     rep: Rep | None = None
 
     @classmethod
@@ -28,18 +29,46 @@ class Traced:
 
     def __bool__(self) -> bool:
         raise TraceError(
-            "a Python `if`, `while`, `and`, `or` or `not` stands on a traced value, but a program is traced once for all inputs. "
-            "Write ff.where(condition, a, b), or until= of ff.unfold"
+            "Python's `if`, `while`, `and`, `or` or `not` stands on a traced value, but a program is traced once for "
+            "all "
+            "inputs. Write ff.where(condition, a, b) for `if`; ff.logical_and, ff.logical_or, ff.logical_not for "
+            "`and`, `or`, "
+            "`not`; until= of ff.unfold for `while`"
         )
 
     def __float__(self) -> float:
-        raise TraceError("a traced value has no number yet; keep it traced (ff.cast changes its dtype)")
+        raise TraceError(
+            "a traced value has no number yet, so float(), int(), range(), round() and Python's math cannot read it. "
+            "Keep it "
+            "traced: ff.cast changes its dtype, ff.exp stands for math.exp"
+        )
 
     __int__ = __index__ = __complex__ = __float__  # type: ignore[assignment]
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise TraceError(
             "NumPy was called on a traced value; use the function of the same name in ff (ff.exp for np.exp)"
+        )
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise TraceError(
+            "a traced value cannot be changed in place. Make a new one: ff.where(condition, a, b), ff.concat or "
+            "ff.stack"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name in ("named_parameters", "requires_grad"):
+            raise AttributeError(name)
+        if name == "device":
+            raise TraceError(
+                "a traced value lies on no device yet. Of torch's modules those that see one example work in a step, "
+                "such as "
+                "nn.Linear or nn.LSTMCell; nn.LSTM, nn.GRU and nn.Transformer are written with ff.scan and ff.map, or "
+                "stay "
+                "outside of the program"
+            )
+        raise UnknownNameError(
+            f"a traced {types.show(type_of(self))} has no {name!r}. Write it with ff's functions, NumPy's or torch's"
         )
 
     __hash__ = object.__hash__
@@ -134,6 +163,8 @@ class NamedProduct(Traced):
         return self.content[key]
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
         return getattr(object.__getattribute__(self, "content"), name)
 
 

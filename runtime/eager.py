@@ -83,7 +83,10 @@ class Plan:
         equations = list(sub_equations(body))
         self.names = frozenset(name for size in _sizes(body, equations) for name in size.names())
         self._guided = any(e.op in _GUIDED or e.attributes.get("stop", False) for e in equations)
-        self._guarded = any(e.op in _GUARDED or e.attributes.get("op") in ("max", "min") for e in equations)
+        self._guarded = any(
+            e.op in _GUARDED or e.attributes.get("op") in ("max", "min") or e.attributes.get("positive", False)
+            for e in equations
+        )
 
     def reads_live(self, context: Context) -> bool:
         """Whether this body's evaluation depends on which rows are live."""

@@ -92,15 +92,18 @@ def _iota(equation: Any, depth: int, prepare: Any) -> Run:
 
 
 def _length(equation: Any, depth: int, prepare: Any) -> Run:
-    size = equation.attributes["size"]
+    size, positive = equation.attributes["size"], equation.attributes.get("positive", False)
 
     def run(context: Any, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        if positive and context.check:
+            _refuse_empty(context, size, "a mean is taken of an empty list", equation)
         lengths = context.sizes.lengths(size)
         if lengths is None:
             lengths = torch.full(
                 (1,) * depth, context.sizes.maximum(size), dtype=torch.int64, device=context.sizes.device
             )
-        return [lengths]
+        # In padding lists are empty; the derivative of a division by zero there would not vanish but be NaN.
+        return [lengths.clamp(min=1) if positive else lengths]
 
     return run
 

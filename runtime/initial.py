@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..compiler.errors import ParameterError, ShapeError
+from ..compiler.errors import ParameterError, ShapeError, Source
 from ..compiler.parameters import Parameter
 from ..compiler.types import DType
 
@@ -45,7 +45,7 @@ def initial(parameter: Parameter, dtype: DType) -> torch.Tensor:
     with torch.no_grad():
         if init is None:
             return tensor.uniform_(-parameter.bound(), parameter.bound())
-        if isinstance(init, str):
+        if isinstance(init, str) and init == "normal" and parameter.owner is not None:
             return tensor.normal_()
         if callable(init):
             made = init(tensor)
@@ -60,8 +60,13 @@ def initial(parameter: Parameter, dtype: DType) -> torch.Tensor:
     raise ParameterError(f"init= of {parameter!r} is a number, an array or a function; got {init!r}", parameter.source)
 
 
-def attach(root: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+def attach(root: nn.Module, tensors: Mapping[str, torch.Tensor], sources: Mapping[str, Source | None]) -> None:
     """Register tensors under dotted names: parameters as parameters, others as buffers.
+
+    Arguments:
+        root: the module that holds them.
+        tensors: by name.
+        sources: where the user made them, by name, as far as that is known.
 
     Raises:
         ParameterError: a name is that of a parameter and of a scope at once, or of an attribute of modules.
@@ -71,20 +76,28 @@ def attach(root: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
         module: Any = root
         for part in path:
             if part not in module._modules:
-                _check_free(module, part, name)
+                _check_free(module, part, name, sources.get(name))
                 module.add_module(part, nn.Module())
             module = module._modules[part]
-        _check_free(module, last, name)
+        _check_free(module, last, name, sources.get(name))
         if isinstance(tensor, nn.Parameter):
             module.register_parameter(last, tensor)
         else:
             module.register_buffer(last, tensor)
 
 
-def _check_free(module: nn.Module, part: str, name: str) -> None:
+def _check_free(module: nn.Module, part: str, name: str, source: Source | None) -> None:
+    if part in module._modules:
+        raise ParameterError(f"a parameter is called {name!r}, as a scope or layer is. Choose another name", source)
+    if part in module._parameters or part in module._buffers:
+        raise ParameterError(
+            f"{part!r} in {name!r} is a scope or layer and also the name of a parameter. Choose another name", source
+        )
     if hasattr(module, part):
         raise ParameterError(
-            f"the name {name!r} cannot be used: {part!r} already is an attribute of the module. Choose another name or scope"
+            f"the name {name!r} cannot be used: {part!r} is an attribute of every torch module. Choose another name or "
+            "scope",
+            source,
         )
 
 

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..compiler.adjoint import MEMORY
-from ..compiler.errors import FoldfuseError, ParameterError, StructureError
+from ..compiler.errors import FoldfuseError, ParameterError, Source, StructureError, TraceError
 from ..compiler.expression import check_function
-from ..compiler.ir import Graph
+from ..compiler.ir import Graph, sub_equations
 from ..compiler.parameters import Parameter, names
 from ..compiler.parser import parse
 from ..compiler.pipeline import Compiled, compile_graph, normalise
@@ -21,12 +22,12 @@ from ..compiler.precision import with_precision
 from ..compiler.program import Entry, trace_entry
 from ..compiler.taps import has_taps, with_taps_as_outputs, without_taps
 from ..compiler.text import show
-from ..compiler.types import DType, f16, f32, f64
+from ..compiler.types import DTYPES, DType, f16, f32, f64
 from ..compiler.types import bf16 as bfloat16
+from ..compiler.values import Traced
 from . import autograd, eager, oracle, report
 from .binding import bind, unbind
 from .dynamo import constant_result
-from .executable import printed
 from .executable import printed
 from .forest import Forest
 from .initial import attach, fetch, initial
@@ -51,29 +52,45 @@ class EntryPoint:
     def traced(self, training: bool) -> Entry:
         return self.training if training else self.evaluation
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> EntryPoint:
+        # Nothing in it is ever changed.
+        return self
+
     def __getstate__(self) -> dict[str, Any]:
         # A saved model carries printed IR, never a user's functions.
         same = self.training is self.evaluation
         return {
             "evaluation": _frozen(self.evaluation),
             "training": None if same else _frozen(self.training),
-            "tapped": None if self.tapped is None else show(self.tapped),
+            "tapped": None if self.tapped is None else _text_of(self.tapped),
             "parameters": self.parameters,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.evaluation = _thawed(state["evaluation"])
         self.training = self.evaluation if state["training"] is None else _thawed(state["training"])
-        self.tapped = None if state["tapped"] is None else parse(state["tapped"])
+        self.tapped = None if state["tapped"] is None else _graph_of(*state["tapped"])
         self.parameters = state["parameters"]
 
 
 def _frozen(entry: Entry) -> Entry:
-    return replace(entry, graph=show(entry.graph))  # type: ignore[arg-type]
+    return replace(entry, graph=_text_of(entry.graph))  # type: ignore[arg-type]
 
 
 def _thawed(entry: Entry) -> Entry:
-    return replace(entry, graph=parse(entry.graph))  # type: ignore[arg-type]
+    return replace(entry, graph=_graph_of(*entry.graph), stored=DTYPES[entry.stored.name])  # type: ignore[misc]
+
+
+def _text_of(graph: Graph) -> tuple[str, list[Source | None]]:
+    """A graph as its text, and what a text does not hold: the user's lines, which errors and `explain` name."""
+    return show(graph), [equation.source for equation in sub_equations(graph.body)]
+
+
+def _graph_of(text: str, sources: Sequence[Source | None]) -> Graph:
+    graph = parse(text)
+    for equation, source in zip(sub_equations(graph.body), sources, strict=True):
+        equation.source = source
+    return graph
 
 
 def compile(program: Any, *types: Any, batched: bool = True, memory: str = "auto", name: str = "main") -> Model:
@@ -145,7 +162,7 @@ class Model(nn.Module):
         tensors: dict[str, Tensor] = {}
         for key in sorted(full, key=lambda k: k.serial if isinstance(k, Parameter) else -1):
             tensors[full[key]] = key.tensor if isinstance(key, _Held) else _made(key, owned[key])
-        attach(self, tensors)
+        attach(self, tensors, {name: getattr(key, "source", None) for key, name in full.items()})
         self._entries: dict[str, EntryPoint] = {}
         for name, (evaluation, training) in traced.items():
             parameters = {
@@ -178,6 +195,12 @@ class Model(nn.Module):
         Raises:
             FoldfuseError: an argument does not fit; the message says which, what was expected and what to do.
         """
+        if any(isinstance(argument, (Traced, Parameter)) for argument in arguments):
+            raise TraceError(
+                "a compiled model is called inside of a program, which takes expressions. Call the expression that the "
+                "model "
+                "was compiled from"
+            )
         point = self._entry(entry)
         traced = point.traced(self.training)
         held = [fetch(self, name) for name in point.parameters[self.training]]
@@ -202,8 +225,14 @@ class Model(nn.Module):
             return []
         device = bound.tensors[0].device if bound.tensors else None
         if isinstance(seed, Tensor):
+            if seed.dim() or seed.is_floating_point() or seed.is_complex():
+                raise StructureError(
+                    f"seed= is a whole number, or a tensor of one; got a {seed.dtype} tensor {list(seed.shape)}"
+                )
             return [seed.to(device=device, dtype=torch.int64)]
         if seed is not None:
+            if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+                raise StructureError(f"seed= is a whole number, or a tensor of one; got {seed!r}")
             return [torch.tensor(int(seed), dtype=torch.int64, device=device)]
         return [torch.randint(0, 2**62, (), dtype=torch.int64).to(device)]
 
@@ -249,7 +278,7 @@ class Model(nn.Module):
     def code(self, entry: str | None = None) -> str:
         """The optimised program as text: the forward graph, then its adjoint."""
         compiled = self.compiled(entry)
-        return f"{compiled.forward}\n\n{compiled.backward}"
+        return "\n\n".join(str(graph) for graph in (compiled.forward, compiled.backward) if graph is not None)
 
     def explain(self, entry: str | None = None) -> str:
         """What the compiler did with an entry point: its type, the laws that fired and those that did not and why, what
@@ -301,7 +330,7 @@ class Model(nn.Module):
         bound = bind(traced, arguments, *_stored(held, arguments))
         inputs = [*held, *self._seed(traced, bound, seed), *bound.tensors]
         compute, operand, half = _precision(inputs)
-        graph = in_precision(traced.graph, compute, operand, half)
+        graph = in_precision(traced.graph, compute, operand, half, declared(traced))
         outputs = eager.run(graph, inputs, bound.tables, maxima=bound.extents)
         return unbind(traced, outputs, bound)
 
@@ -397,15 +426,18 @@ def _precision(inputs: Sequence[Tensor]) -> tuple[str, str, bool]:
 _HALF = {"bf16": bfloat16, "f16": f16, "": None}
 
 
-def in_precision(graph: Graph, compute: str, operand: str, half: bool) -> Graph:
-    """A graph in the precision of a call."""
-    if compute == "f64":
-        return with_precision(graph, f64, None)
-    return graph if not operand else with_precision(graph, f32, _HALF[operand], boundary=half)
+def declared(entry: Entry) -> DType:
+    """The float dtype that an entry's graph is written in: half precisions are computed in f32."""
+    return f32 if entry.stored.bits == 16 else entry.stored
+
+
+def in_precision(graph: Graph, compute: str, operand: str, half: bool, default: DType = f32) -> Graph:
+    """A graph, written in `default`, in the precision of a call."""
+    return with_precision(graph, DTYPES[compute], _HALF[operand], boundary=half, default=default)
 
 
 def _entry_in(entry: Entry, dtype: DType) -> Entry:
-    return replace(entry, graph=with_precision(entry.graph, dtype, None))
+    return replace(entry, graph=with_precision(entry.graph, dtype, default=declared(entry)))
 
 
 @constant_result
@@ -416,8 +448,9 @@ def program_text(model: Model, name: str, training: bool, compute: str, operand:
     """
     key = (name, training, compute, operand, half)
     if key not in model._texts:
-        normal = normalise(model._entries[name].traced(training).graph)
-        graph = in_precision(normal, compute, operand, half)
+        entry = model._entries[name].traced(training)
+        normal = normalise(entry.graph)
+        graph = in_precision(normal, compute, operand, half, declared(entry))
         model._texts[key] = printed(graph, normal=graph is normal)
     return model._texts[key]
 

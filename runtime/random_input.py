@@ -42,7 +42,7 @@ def random_arguments(
         rows: the batch.
         longest: the length of the longest list. Lists of different sizes have different longest lengths.
         generator: where the numbers come from.
-        shortest: the length of the shortest list.
+        shortest: the least length of a list.
         classes: whole numbers are below it; left out, it is `class_count`.
 
     Returns:

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ..compiler.adjoint import residual_types
+from ..compiler.errors import Source
 from ..compiler.ir import Equation, Graph, Lambda
-from ..compiler.laws.law import Firing, Refusal
+from ..compiler.laws.law import RECURRENT, Firing, Refusal
 from ..compiler.pipeline import Compiled
 from ..compiler.program import Entry
 from ..compiler.types import ListType
 
-RECURRENT = ("scan", "reduce_with", "tree_up", "tree_down")
-_SHOWN = 6  # places listed per law
+__all__ = ["MEANINGS", "explain", "fired", "kept_bytes", "loops", "work"]
+
+MEANINGS = {
+    "input hoist": "what needs no carry is computed before the loop, for all elements at once",
+    "output sink": "what does not feed the carry is computed after the loop, for all elements at once",
+    "accumulator sink": "a sum over steps, a weight's gradient above all, is one matrix product after the loop",
+    "a carry that is only a sum": "a running total leaves the loop",
+    "a scan without a carry is a map": "a loop that carries nothing runs for all elements at once",
+    "invariants out of loops": "what is the same in every step is computed once",
+    "steady terms of a sum": "terms that need no carry are added first, so that they can leave the loop",
+    "contraction of a concatenation": "a product with joined vectors is a sum of products with each of them",
+    "slice of a contraction": "a packed product is computed part by part, where the parts are used",
+    "map fusion": "neighbouring maps became one",
+    "contractions side by side": "several small matrix products became one large one",
+    "contraction under a map": "a product over a list was put into a map, to join others",
+    "contraction out of a switch": "a product in a branch is computed for all nodes at once",
+    "sum over nodes of a sum over children": "a sum over all children is one matrix product over the nodes",
+}
+"""The laws that move work, in plain words. The others tidy up."""
+
+_PLACES = 6  # shown for a law
+_DETAILS = 4  # shown for a place
+_WIDTH = 72  # of a shown line of the user's program
 
 
 def explain(entry: Entry, compiled: Compiled, memory: str) -> str:
@@ -26,15 +47,15 @@ def explain(entry: Entry, compiled: Compiled, memory: str) -> str:
         memory: the residual choice.
 
     Returns:
-        A text: the type; the laws that fired, and those in question that did not and why; what each loop still does per
-        step, forward and backward; what is kept for the backward pass.
+        A text: the type; forward and backward, what each loop does in a step, which laws moved work where, and which
+        were in question and did not apply, and why; what is kept for the backward pass.
     """
-    lines = [entry.signature, ""]
-    lines += _laws("forward", compiled.forward)
-    lines += _laws("backward", compiled.backward)
-    lines += ["inside the loops, forward (per step)", *_loop_lines(compiled.forward.body), ""]
-    lines += ["inside the loops, backward (per step)", *_loop_lines(compiled.backward.body), ""]
-    lines += kept(compiled, memory)
+    lines = [entry.signature]
+    lines += ["", "forward", *_graph_lines(compiled.forward)]
+    if compiled.backward is None:
+        return "\n".join([*lines, "", "backward", "  there is none: no output has a derivative"])
+    lines += ["", "backward", *_graph_lines(compiled.backward)]
+    lines += ["", f'kept from forward to backward (memory="{memory}")', *_kept_lines(compiled)]
     return "\n".join(lines)
 
 
@@ -43,34 +64,85 @@ def fired(graphs: Iterable[Graph]) -> Counter[str]:
     return Counter(note.law for graph in graphs for note in graph.notes if isinstance(note, Firing))
 
 
-def _laws(which: str, graph: Graph) -> list[str]:
-    firings: dict[str, list[Firing]] = {}
-    refusals: dict[str, list[Refusal]] = {}
-    for note in graph.notes:
-        if isinstance(note, Firing):
-            firings.setdefault(note.law, []).append(note)
-        elif isinstance(note, Refusal):
-            refusals.setdefault(note.law, []).append(note)
-    lines = [f"laws applied, {which}"]
-    for law, notes in firings.items():
-        lines.append(f"  {law} × {len(notes)}")
-        lines += _places((note.detail, note.where) for note in notes)
-    if not firings:
-        lines.append("  none")
-    if refusals:
-        lines.append(f"laws that did not apply, {which}")
-        for law, notes in refusals.items():
-            lines.append(f"  {law}")
-            lines += _places((note.reason, note.where) for note in notes)
-    return [*lines, ""]
+def _graph_lines(graph: Graph) -> list[str]:
+    return [*_loop_lines(graph.body), *_law_lines(graph.notes), *_refusal_lines(graph.notes)]
 
 
-def _places(notes: Iterable[tuple[str, Any]]) -> list[str]:
-    counted = Counter(f"{text}" + (f"   [{where}]" if where else "") for text, where in notes)
-    lines = [f"    {text}" + (f"  (× {count})" if count > 1 else "") for text, count in counted.most_common(_SHOWN)]
-    if len(counted) > _SHOWN:
-        lines.append(f"    … and {len(counted) - _SHOWN} places more")
+# --- places in the user's program -------------------------------------------------------------------------------------
+
+
+def _place(source: Source | None) -> str:
+    """A user's line, its file relative to the working directory where it lies below it."""
+    if source is None:
+        return "made by the compiler"
+    inside = os.path.relpath(source.file) if os.path.splitdrive(source.file)[0] == os.path.splitdrive(os.getcwd())[0] else ""
+    file = inside if inside and not inside.startswith("..") else source.file
+    text = source.text
+    return f"{file}:{source.line}" + (f"   {text if len(text) <= _WIDTH else text[: _WIDTH - 1] + '…'}" if text else "")
+
+
+def _times(count: int) -> str:
+    return f"{count} × " if count > 1 else ""
+
+
+def _grouped(notes: Sequence[tuple[Source | None, str]]) -> list[str]:
+    """Lines for notes: each place once, below it what happened there, equal things counted."""
+    places: dict[str, Counter[str]] = {}
+    for source, text in notes:
+        places.setdefault(_place(source), Counter())[text] += 1
+    lines = []
+    for place, found in list(places.items())[:_PLACES]:
+        lines.append(f"      {place}")
+        lines += [f"        {_times(count)}{text}" for text, count in found.most_common(_DETAILS)]
+        if len(found) > _DETAILS:
+            lines.append(f"        and {sum(n for _, n in found.most_common()[_DETAILS:])} more here")
+    if len(places) > _PLACES:
+        lines.append(f"      and at {len(places) - _PLACES} other places")
     return lines
+
+
+# --- laws -------------------------------------------------------------------------------------------------------------
+
+
+def _law_lines(notes: Sequence[object]) -> list[str]:
+    by_law: dict[str, list[Firing]] = {}
+    for note in notes:
+        if isinstance(note, Firing):
+            by_law.setdefault(note.law, []).append(note)
+    moving = [law for law in MEANINGS if law in by_law]
+    lines = ["  laws that moved work" if moving else "  no law moved work"]
+    for law in moving:
+        lines.append(f"    {law}: {MEANINGS[law]}")
+        lines += _grouped([(note.where, note.detail) for note in by_law[law]])
+    tidying = {law: len(found) for law, found in by_law.items() if law not in MEANINGS}
+    if tidying:
+        lines.append("  laws that tidied up")
+        lines += _wrapped([f"{law} ({count})" for law, count in sorted(tidying.items(), key=lambda item: -item[1])])
+    return lines
+
+
+def _refusal_lines(notes: Sequence[object]) -> list[str]:
+    by_law: dict[str, list[Refusal]] = {}
+    for note in notes:
+        if isinstance(note, Refusal):
+            by_law.setdefault(note.law, []).append(note)
+    lines = ["  laws that were in question and did not apply"] if by_law else []
+    for law, found in by_law.items():
+        lines += [f"    {law}", *_grouped([(note.where, note.reason) for note in found])]
+    return lines
+
+
+def _wrapped(items: Sequence[str], indent: str = "    ", width: int = 112) -> list[str]:
+    lines = [indent]
+    for position, item in enumerate(items):
+        item += "," if position < len(items) - 1 else ""
+        if len(lines[-1]) + len(item) > width and lines[-1] != indent:
+            lines.append(indent)
+        lines[-1] += item if lines[-1] == indent else f" {item}"
+    return lines
+
+
+# --- loops ------------------------------------------------------------------------------------------------------------
 
 
 def loops(body: Lambda, around: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Equation]]:
@@ -86,7 +158,7 @@ def loops(body: Lambda, around: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
 
 
 def work(body: Lambda) -> Counter[str]:
-    """The operations of a body, those in the bodies within it too (under the loop's name)."""
+    """The operations of a body, those in the bodies within it too (under the loop's name, ``map/add``)."""
     counted: Counter[str] = Counter()
     for equation in body.equations:
         counted[equation.op] += 1
@@ -95,48 +167,71 @@ def work(body: Lambda) -> Counter[str]:
     return counted
 
 
+def _work_text(body: Lambda) -> str:
+    """The operations of a step in a line: matrix products first, with their shapes; what only copies is left out."""
+    counted: Counter[str] = Counter()
+
+    def count(inner: Lambda, prefix: str) -> None:
+        for equation in inner.equations:
+            if equation.op == "contract":
+                shapes = " with ".join("×".join(map(str, v.type.shape)) or "number" for v in equation.inputs)
+                counted[f"{prefix}contract {shapes}"] += 1
+            elif equation.op not in ("constant", "broadcast") and not equation.bodies:
+                counted[prefix + equation.op] += 1
+            for nested in equation.bodies:
+                count(nested, f"{prefix}{equation.op}: ")
+
+    count(body, "")
+    ordered = sorted(counted, key=lambda op: ("contract" not in op, -counted[op], op))
+    return ", ".join(_times(counted[op]) + op for op in ordered) or "nothing"
+
+
 def _loop_lines(body: Lambda) -> list[str]:
-    lines = []
+    found: Counter[tuple[str, tuple[str, ...]]] = Counter()
     for around, equation in loops(body):
-        place = f" in {' in '.join(reversed(around))}" if around else ""
-        where = f"   [{equation.source}]" if equation.source else ""
-        lines.append(f"  {equation.op} over {equation.attributes['size']}{place}{where}")
-        counted = work(equation.bodies[0])
-        lines.append("    " + (", ".join(f"{op} × {n}" for op, n in sorted(counted.items())) or "nothing"))
-    return lines or ["  there is no loop with a carry"]
+        text = " in ".join((f"{equation.op} over {equation.attributes['size']}", *reversed(around)))
+        steps = [_work_text(inner) for inner in equation.bodies]
+        found[f"{text}   {_place(equation.source)}", tuple(steps)] += 1
+    lines = []
+    for (text, steps), count in found.items():
+        lines.append(f"  {_times(count)}{text}")
+        for step in steps:
+            first, *more = _wrapped(step.split(", "), "      ")
+            lines += [f"    each step: {first.strip()}", *more]
+    return lines or ["  no loop with a carry"]
 
 
-def element_bytes(type_: ListType) -> int:
-    """Bytes of one array of a type, without its list axes."""
-    size = max(1, type_.dtype.bits // 8)
-    for n in type_.shape:
-        size *= n
-    return size
+# --- residuals --------------------------------------------------------------------------------------------------------
 
 
 def kept_bytes(compiled: Compiled) -> list[tuple[ListType, int]]:
-    """The type of each residual, and its bytes per element of its lists."""
-    return [(type_, element_bytes(type_)) for type_ in residual_types(compiled.pullback)]
+    """The type of each residual, and its bytes for one element of its lists."""
+    found = []
+    for type_ in compiled.residual_types:
+        size = max(1, type_.dtype.bits // 8)
+        for n in type_.shape:
+            size *= n
+        found.append((type_, size))
+    return found
 
 
-def kept(compiled: Compiled, memory: str) -> list[str]:
-    """The lines on what is kept between the forward and the backward pass."""
-    lines = [f'kept for the backward pass (memory="{memory}")']
-    totals: dict[str, int] = {}
+def _kept_lines(compiled: Compiled) -> list[str]:
+    kinds: Counter[ListType] = Counter()
+    totals: Counter[str] = Counter()
     for type_, size in kept_bytes(compiled):
-        axes = " · ".join(map(str, type_.axes))
-        lines.append(f"  {type_}: {size} bytes{f' · {axes}' if axes else ''}")
-        totals[axes] = totals.get(axes, 0) + size
-    if not totals:
-        return [*lines, "  nothing"]
-    return [*lines, "  in all " + " + ".join(f"{n} · {axes}" if axes else str(n) for axes, n in totals.items()) + " bytes"]
+        kinds[type_] += 1
+        totals[" · ".join(map(str, type_.axes))] += size
+    if not kinds:
+        return ["  nothing but inputs"]
+    lines = [f"  {count:>3} × {type_}" for type_, count in kinds.items()]
+    return [*lines, "  in all " + " + ".join(f"{n:,} {f'· {axes} ' if axes else ''}bytes" for axes, n in totals.items())]
 
 
-def sizes_bytes(compiled: Compiled, extents: Mapping[str, int]) -> int:
-    """The bytes kept in a call of the given sizes."""
+def call_bytes(compiled: Compiled, extents: Mapping[str, int]) -> int:
+    """The bytes kept in a call of the given list sizes."""
     total = 0
     for type_, size in kept_bytes(compiled):
         for axis in type_.axes:
-            size *= int(axis.evaluate(lambda name: extents[name]))
+            size *= int(axis.evaluate(extents.__getitem__))  # type: ignore[call-overload]
         total += size
     return total

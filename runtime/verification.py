@@ -101,7 +101,7 @@ class _Comparison:
     def _fitting(self, batch: int, length: int) -> list[Any]:
         """Arguments that the program takes: lists no shorter than its windows and selections need."""
         entry = self.model._entry(self.name).evaluation
-        shortest, classes = 1, class_count(entry.graph)
+        shortest, classes = 0, class_count(entry.graph)
         while True:
             made = random_arguments(entry, batch, max(length, shortest), self.generator, shortest, classes)
             try:
@@ -109,7 +109,7 @@ class _Comparison:
                     self._run(self.model.eager, made)
                 return made
             except (WindowError, EmptyError):
-                shortest *= 2
+                shortest = max(1, 2 * shortest)
                 if shortest > LONGEST:
                     raise
             except IndexRangeError:
@@ -139,7 +139,7 @@ class _Comparison:
         return Row(self.name, what, against, allowed=allowed, **_largest(found, expected))
 
     def _gradient_rows(self, plain: Leaves, optimised: Leaves, expected: Leaves, held: _Held) -> list[Row]:
-        what, by_autograd, by_differences = "gradients, optimised", "torch autograd", "differences"
+        what, by_autograd, by_differences = "gradients, optimised", "torch autograd", "finite differences"
 
         def nothing(why: str) -> list[Row]:
             return [Row(self.name, what, by_autograd, None, GRADIENTS, why)]

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .random_terms import LONGEST, Array, Body, Class, Grid, Length, List, Product, Term, is_flat, lengths_in, renamed
+from .random_terms import (
+    LONGEST,
+    Array,
+    Body,
+    Choices,
+    Class,
+    Length,
+    List,
+    Product,
+    Term,
+    is_flat,
+    lengths_in,
+    renamed,
+)
 from .random_words import SQUASHES, Words
 
 Make = Callable[[Body, list[Term]], Term]
@@ -17,6 +29,19 @@ class Lists(Words):
 
     fuel = 12
     """How many more statements the program may have."""
+
+    reentrant = False
+    """Whether a list of lists, or a tree, may be run over inside of a loop over itself."""
+
+    def __init__(self, choices: Choices):
+        super().__init__(choices)
+        self.loops: list[Any] = []
+
+    def enterable(self, type_: Any) -> bool:
+        """Whether a list or tree may be run over here: the lengths of what is in it have one meaning."""
+        if self.reentrant or (isinstance(type_, List) and is_flat(type_.element)):
+            return True
+        return type_.length.key not in self.loops
 
     def statement(self, body: Body) -> None:
         """Append a statement to a body."""
@@ -31,8 +56,11 @@ class Lists(Words):
 
     # --- functions ----------------------------------------------------------------------------------------------------
 
-    def function(self, body: Body, parameters: Sequence[tuple[str, Any, float]], make: Make) -> tuple[str, Term]:
-        """A function of the program: a lambda, or a name after its definition. `make` gives its result."""
+    def function(
+        self, body: Body, parameters: Sequence[tuple[str, Any, float]], make: Make, over: Length | None = None
+    ) -> tuple[str, Term]:
+        """A function of the program: a lambda, or a name after its definition. `make` gives its result. `over` is the
+        length of the list that it runs over."""
         inner = Body(body)
         names, taken = [], []
         for hint, type_, bound in parameters:
@@ -46,7 +74,9 @@ class Lists(Words):
                     inner.add(Term(name, part, term.bound))
             else:
                 inner.add(term)
+        self.loops.append(None if over is None else over.key)
         result = make(inner, taken)
+        self.loops.pop()
         if not inner.lines:
             return f"lambda {', '.join(names)}: {result.text}", result
         name = self.names.fresh("step" if len(names) > 1 else "f")
@@ -86,7 +116,7 @@ class Lists(Words):
             self.work(inner, 2)
             return self.result(inner)
 
-        text, result = self.function(body, [("x", element, xs.bound)], make)
+        text, result = self.function(body, [("x", element, xs.bound)], make, xs.type.length)
         return Term(f"ff.map({text})({xs.text})", List(xs.type.length, renamed(result.type, outside)), result.bound)
 
     def map_indices(self, body: Body, xs: Term) -> Term:
@@ -100,7 +130,7 @@ class Lists(Words):
             inner.add(Term(f"{xs.text}[{i.text}]", element, xs.bound))
             return self.result(inner)
 
-        text, result = self.function(body, [("i", Class(LONGEST), 0.0)], make)
+        text, result = self.function(body, [("i", Class(LONGEST), 0.0)], make, xs.type.length)
         type_ = List(xs.type.length, renamed(result.type, outside))
         return Term(f"ff.map({text})(ff.indices({xs.text}))", type_, result.bound)
 
@@ -123,7 +153,7 @@ class Lists(Words):
             forms += [("{a} + {y}", b + b), ("{a} * {y}", b * b), ("{y} / (1 + {a} * {a})", b), ("{a} * {y}", b * b)]
             forms += [("ff.concat({x}, {y})", b)] * (len(shape) == 1)
         if len(shape) == 1:
-            forms += [("{a} @ {w}", b * shape[0]), ("ff.roll({x}, 1)", b), ("ff.softmax(ff.reshape({x}, -1, 1), axis=0)", 1.0)]
+            forms += [("{a} @ {w}", b * shape[0]), ("ff.roll({x}, 1)", b)]
         form, bound = self.choices.pick(forms)
         xs = self.named(body, xs, "xs")
         y = self.recent(others) if "{y}" in form else xs
@@ -132,8 +162,6 @@ class Lists(Words):
         v = self.leaf(body, shape).atom if "{v}" in form else ""
         text = form.format(x=xs.text, a=xs.text, y=y.text, n=self.number() if "{n}" in form else "", v=v, w=w)
         made = {"ff.concat({x}, {y})": (2 * shape[0],) if shape else (), "{a} @ {w}": (n,)}.get(form, shape)
-        if form.startswith("ff.softmax(ff.reshape"):
-            made = (*shape, 1)
         return Term(text, self._relisted(xs.type, Array(made)), max(bound, y.bound if "{y}" in form else 0))
 
     def _relisted(self, type_: Any, element: Any) -> Any:
@@ -144,11 +172,9 @@ class Lists(Words):
         others = body.visible(List, lambda type_: type_.length is xs.type.length)
         ys = self.recent(others)
         bound = max(xs.bound, ys.bound)
-        if self.choices.chance(20):
-            return Term(f"(lambda x: x) & ff.tanh >> ff.zip", None)if False else Term(
-                f"ff.zip({xs.text}, ff.reverse({ys.text}))", List(xs.type.length, Product((xs.type.element, ys.type.element))), bound
-            ) if not list(lengths_in(ys.type.element)) else None
-        return Term(f"ff.zip({xs.text}, {ys.text})", List(xs.type.length, Product((xs.type.element, ys.type.element))), bound)
+        turned = is_flat(ys.type.element) and self.choices.chance(20)
+        text = f"ff.zip({xs.text}, {f'ff.reverse({ys.text})' if turned else ys.text})"
+        return Term(text, List(xs.type.length, Product((xs.type.element, ys.type.element))), bound)
 
     def unzipped(self, body: Body, xs: Term) -> Term | None:
         """A list of products taken apart."""
@@ -172,7 +198,9 @@ class Lists(Words):
             return None
         if isinstance(xs.type.element, Class):
             return Term(f"ff.shift({xs.text}, 0)", xs.type)
-        first = self.constant(xs.type.element.shape) if self.choices.chance(50) else self.leaf(body, xs.type.element.shape)
+        first = (
+            self.constant(xs.type.element.shape) if self.choices.chance(50) else self.leaf(body, xs.type.element.shape)
+        )
         return Term(f"ff.shift({xs.text}, {first.text})", xs.type, max(xs.bound, first.bound))
 
     def reversed(self, body: Body, xs: Term) -> Term | None:
@@ -252,7 +280,9 @@ class Lists(Words):
             return None
         xs.type.length.require(1)
         query = self.named(body, self.squashed(body, self.leaf(body, xs.type.element.shape)), "q")
-        scores = self.choices.pick([f"ff.map(lambda k: ff.sum(k * {query.text}))({xs.text})", f"{xs.text} @ {query.text}"])
+        scores = self.choices.pick(
+            [f"ff.map(lambda k: ff.sum(k * {query.text}))({xs.text})", f"{xs.text} @ {query.text}"]
+        )
         weights = self.names.fresh("weights")
         body.lines.append(f"{weights} = ff.softmax({scores})")
         body.add(Term(weights, List(xs.type.length, Array(()))))
@@ -289,197 +319,3 @@ class Lists(Words):
 
     def zeros(self, type_: Array) -> str:
         return "0.0" if not type_.shape else f"ff.zeros({', '.join(map(str, type_.shape))})"
-
-    # --- loops --------------------------------------------------------------------------------------------------------
-
-    def carry_type(self, body: Body) -> Any:
-        """The type of a carry: one array, or several."""
-        kind = self.choices.weighted([(6, "array"), (3, "tuple"), (1, "Pair"), (1, "dict"), (1, "list"), (1, "three")])
-        if kind == "list":
-            lists = body.visible(List, lambda type_: isinstance(type_.element, Array))
-            return self.recent(lists).type if lists else Array((2,))
-        if kind == "array":
-            return Array(self.shape())
-        count = 3 if kind == "three" else 2
-        parts = tuple(Array(self.shape()) for _ in range(count))
-        return {
-            "tuple": Product(parts),
-            "three": Product(parts),
-            "Pair": Product(parts, "Pair", ("h", "c")),
-            "dict": Product(parts, "dict", ("slow", "fast")),
-        }[kind]
-
-    def initial(self, body: Body, type_: Any, constant: bool = False) -> Term:
-        """A first carry."""
-        if isinstance(type_, List):
-            return self.recent(body.visible(List, lambda own: own == type_))
-        if isinstance(type_, Product):
-            parts = [self.initial(body, part, constant) for part in type_.parts]
-            return Term(type_.make([p.text for p in parts]), type_, max(p.bound for p in parts))
-        if isinstance(type_, Class):
-            return Term("0", type_)
-        kind = "constant" if constant else self.choices.pick(["constant", "parameter", "traced"])
-        if kind == "constant":
-            return self.constant(type_.shape)
-        return self.parameter(type_.shape) if kind == "parameter" else self.squashed(body, self.array(body, type_.shape))
-
-    def recurrence(self, body: Body, h: Term) -> Term:
-        """A new carry in place of h, no larger for it (sums grow with the length)."""
-        if isinstance(h.type, List):
-            text, made = self.function(
-                body, [("v", h.type.element, h.bound)], lambda inner, _: self.squashed(inner, self.array(inner, h.type.element.shape), True)
-            )
-            return Term(f"ff.map({text})({h.text})", h.type, made.bound)
-        shape = h.type.shape
-        kind = self.choices.pick(
-            ["tanh", "gated", "leaky", "sum", "decayed", "free", "same", "sine", "count", "max", "outer"]
-        )
-        if kind == "same":
-            return h
-        if kind == "tanh" and len(shape) == 1:
-            drive = self.array(body, shape)
-            recurrent = f"{h.text} @ {self.parameter((shape[0], shape[0])).text}"
-            return Term(f"ff.tanh({recurrent} + {drive.text})", h.type)
-        drive = self.array(body, shape)
-        if kind == "gated":
-            gate = self.let(body, Term(f"ff.sigmoid({self.array(body, shape).text})", h.type), "z")
-            return Term(f"{gate.text} * {h.text} + (1 - {gate.text}) * ff.tanh({drive.text})", h.type, max(1.0, h.bound))
-        if kind == "outer" and len(shape) == 2:
-            k, v = (self.squashed(body, self.leaf(body, (n,)), True) for n in shape)
-            k = self.named(body, k, "k")
-            return Term(f"0.9 * {h.text} + {k.text}[:, None] * {v.atom}", h.type, h.bound + LONGEST * k.bound * v.bound)
-        bound = max(1.0, h.bound)
-        return {
-            "leaky": Term(f"0.6 * {h.text} + 0.4 * ff.tanh({drive.text})", h.type, bound),
-            "sum": Term(f"{h.text} + ff.tanh({drive.text})", h.type, h.bound + LONGEST),
-            "count": Term(f"{h.text} + 1.0", h.type, h.bound + LONGEST),
-            "decayed": Term(f"{h.text} * ff.sigmoid({drive.text})", h.type, h.bound),
-            "free": Term(f"ff.tanh({drive.text})", h.type, 1.0),
-            "sine": Term(f"ff.sin({h.text} * 1.3 + {drive.text})", h.type, 1.0),
-            "max": Term(f"ff.maximum({h.text}, ff.tanh({drive.text}))", h.type, bound),
-        }.get(kind, Term(f"ff.tanh({h.text} + {drive.text})", h.type, 1.0))
-
-    def new_carry(self, body: Body, carry: Term) -> Term:
-        """The whole new carry."""
-        if not isinstance(carry.type, Product):
-            return self.recurrence(body, carry)
-        parts, texts = [], carry.type.access(carry.text)
-        for text, part in zip(texts, carry.type.parts, strict=True):
-            made = self.recurrence(body, self.let(body, Term(text, part, carry.bound), "h"))
-            parts.append(self.let(body, made, "h") if self.choices.chance(30) else made)
-        return Term(carry.type.make([p.text for p in parts]), carry.type, max(p.bound for p in parts))
-
-    def loop(self, body: Body, xs: Term, fold: bool) -> Term:
-        """A fold or a scan."""
-        carry = self.carry_type(body)
-        form = self.choices.weighted([(5, "value"), (2, "pair"), (2, "function")])
-        if isinstance(carry, List) and form == "function":
-            form = "value"
-        first = self.initial(body, carry, form == "function")
-        element, outside = self.entered(xs.type.element)
-        together = isinstance(carry, List) or self.choices.chance(40)
-        outputs: list[Term] = []
-
-        def make(inner: Body, taken: list[Term]) -> Term:
-            self.work(inner, 2)
-            new = self.new_carry(inner, taken[0])
-            if together or (fold and self.choices.chance(70)):
-                return new
-            if self.choices.chance(50) and isinstance(new.type, Array):
-                new = self.let(inner, new, "h")
-            outputs.append(self.result(inner))
-            return Term(f"({new.text}, {outputs[0].text})", None, new.bound)
-
-        step, new = self.function(body, [("h", carry, first.bound + 2), ("x", element, xs.bound)], make)
-        output = outputs[0] if outputs else Term("", carry, new.bound)
-        words = ["reverse=True"] if self.choices.chance(30) else []
-        final = not fold and self.choices.chance(25)
-        words += ["final=True"] if final else []
-        if form != "pair":
-            words.insert(0, f"init={f'lambda x: {first.text}' if form == 'function' else first.text}")
-        expression = f"ff.{'fold' if fold else 'scan'}({', '.join([step, *words])})"
-        text = f"{expression}(({first.text}, {xs.text}))" if form == "pair" else f"{expression}({xs.text})"
-        bound = max(new.bound, first.bound) + 2
-        if fold:
-            return Term(text, carry, bound)
-        ys = List(xs.type.length, renamed(output.type, outside))
-        return Term(text, Product((carry, ys)) if final else ys, max(bound, output.bound))
-
-    def unfold(self, body: Body, until: bool) -> Term:
-        """A generated list."""
-        carry = Product((Array(self.shape()), Array(()))) if until else self.carry_type(body)
-        if isinstance(carry, List):
-            carry = Array((2,))
-        first = self.initial(body, carry)
-        if not until and self.choices.chance(35):
-            return self.fed_back(body)
-
-        def make(inner: Body, taken: list[Term]) -> Term:
-            self.work(inner, 1)
-            if until:
-                h = Term(f"{taken[0].text}[0]", carry.parts[0], taken[0].bound)
-                h = self.let(inner, self.recurrence(inner, h), "h")
-                spent = Term(f"{taken[0].text}[1] + 0.2 + ff.sigmoid({self.array(inner, ()).text})", Array(()))
-                spent = self.let(inner, spent, "spent")
-                return Term(f"(({h.text}, {spent.text}), ({spent.text}, {h.text}))", Product((Array(()), h.type)), h.bound)
-            new = self.new_carry(inner, taken[0])
-            if isinstance(new.type, Array) and self.choices.chance(50):
-                return new
-            output = self.flat(inner, self.flat_type(inner))
-            return Term(f"({new.text}, {output.text})", output.type, max(new.bound, output.bound))
-
-        step, made = self.function(body, [("s", carry, first.bound + 2)], make)
-        bound = max(made.bound, first.bound) + 2
-        if until:
-            stop = f"until=lambda y: y[0] > {self.choices.pick(['1.2137', '0.6123', '2.0411'])}, max_length={LONGEST}"
-            length = Length(1, 1)
-        else:
-            n = self.choices.below(LONGEST)
-            stop, length = f"length={n}", Length.fixed(n)
-        text = f"ff.unfold({step}, {stop})({first.text})" if self.choices.chance(50) else f"ff.unfold({step}, init={first.text}, {stop})"
-        return Term(text, List(length, made.type), bound + LONGEST)
-
-    def fed_back(self, body: Body) -> Term:
-        """A generated list whose step hears its last output: numbers, or classes."""
-        h = Array((self.choices.between(1, 3),))
-        whole = self.choices.chance(40)
-        heard: Any = Class(3) if whole else Array((self.choices.between(1, 2),))
-        n = self.choices.below(LONGEST)
-        first = self.initial(body, Product((h, heard)))
-
-        def make(inner: Body, taken: list[Term]) -> Term:
-            new = self.let(inner, self.recurrence(inner, taken[0]), "h")
-            logits = self.leaf(inner, (3,)) if whole else Term(f"ff.tanh({self.leaf(inner, heard.shape).text})", heard)
-            return Term(f"({new.text}, {logits.text})", None)
-
-        step, _ = self.function(body, [("h", h, first.bound + 2), ("y", heard, 1.0)], make)
-        choose = self.choices.pick(["ff.greedy", "ff.sample(0.8)"]) if whole else self.choices.pick(["lambda y: y", "ff.sin"])
-        text = f"ff.unfold(ff.feedback({step}, {choose}), length={n})({first.text})"
-        return Term(text, List(Length.fixed(n), heard), 2.0)
-
-    # --- gradients ----------------------------------------------------------------------------------------------------
-
-    def gradient(self, body: Body) -> Term | None:
-        """The gradient of a function, as a value of the program."""
-        arrays = body.visible(Array)
-        if not arrays:
-            return None
-        at = self.recent(arrays)
-
-        def make(inner: Body, taken: list[Term]) -> Term:
-            self.work(inner, 1)
-            x = self.array(inner, taken[0].type.shape)
-            tied = Term(f"{x.atom} * ff.sin({taken[0].text})", x.type, x.bound)
-            return self.adapt(inner, tied, ()) if at.type.shape else tied
-
-        loss, _ = self.function(body, [("v", at.type, at.bound)], make)
-        loss = loss if loss.isidentifier() else f"{loss}"
-        if self.choices.chance(30):
-            value, slope = self.names.fresh("loss"), self.names.fresh("g")
-            body.lines.append(f"{value}, {slope} = ff.value_and_grad({loss})({at.text})")
-            body.add(Term(value, Array(()), 10.0))
-            return Term(f"ff.arctan({slope})", at.type, 1.6)
-        return Term(f"ff.tanh(ff.grad({loss})({at.text}))", at.type, 1.0)
-
-
-_ = (Grid, math)

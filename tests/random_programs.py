@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import argparse
 import collections
-import multiprocessing
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     __package__ = "tests"
 
-from .random_terms import Array, Body, Choices, Class, Grid, Length, List, Product, Program, Term, Tree, is_flat
+from .random_terms import Array, Body, Choices, Class, Grid, Length, List, Product, Program, Term, Tree
 from .random_trees import TreesAndGrids
 
 HEAD = """\
@@ -62,12 +60,13 @@ class Generator(TreesAndGrids):
     def _statements(self, body: Body) -> list[tuple[int, Callable[[Body], Term | None]]]:
         """What fits here, with how often."""
 
-        def of(kind: type, make: Callable[[Body, Term], Term | None], test: Any = lambda type_: True) -> Any:
-            return lambda body: make(body, self.recent(body.visible(kind, test)))
+        def found(kind: type) -> list[Term]:
+            return body.visible(kind, self.enterable if kind in (List, Tree) else lambda type_: True)
 
-        # Long lists of lists and deep nests cost time and show nothing new.
-        lists = bool(body.visible(List))
-        inner = body.depth > 1
+        def of(kind: type, make: Callable[[Body, Term], Term | None]) -> Callable[[Body], Term | None]:
+            return lambda body: make(body, self.recent(found(kind)))
+
+        lists, trees, grids = (bool(found(kind)) for kind in (List, Tree, Grid))
         return [
             (3, lambda body: self.array(body, self.shape(), 2)),
             (4 * lists, of(List, self.map)),
@@ -84,12 +83,12 @@ class Generator(TreesAndGrids):
             (1 * lists, of(List, self.softened)),
             (1 * lists, of(List, self.map_indices)),
             (1 * lists, of(List, self.associative)),
-            (1 if inner else 2, lambda body: self.unfold(body, False)),
+            (1 if body.depth > 1 else 2, lambda body: self.unfold(body, False)),
             (1, lambda body: self.unfold(body, True)),
             (1, self.gradient),
-            (6 * bool(body.visible(Tree)), of(Tree, self.cata)),
-            (1 * bool(body.visible(Tree)), of(Tree, self.tree_map)),
-            (6 * bool(body.visible(Grid)), of(Grid, self.grid)),
+            (6 * trees, of(Tree, self.cata)),
+            (1 * trees, of(Tree, self.tree_map)),
+            (6 * grids, of(Grid, self.grid)),
         ]
 
     # --- programs -----------------------------------------------------------------------------------------------------
@@ -183,3 +182,55 @@ def generate(choices: Choices, seed: int = 0, fuel: int = 10) -> Program:
         >>> print(generate(Choices.seeded(7)).source)
     """
     return Generator(choices, fuel).program(seed)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    """Try many programs; 1 if a property of one does not hold."""
+    import torch
+
+    from .random_properties import Checks, NotFinite
+    from .random_shrinking import kind, shrunk
+
+    parser = argparse.ArgumentParser(description="Make random programs and try their properties.")
+    parser.add_argument("--count", type=int, default=100, help="how many programs")
+    parser.add_argument("--seed", type=int, default=0, help="the first program's seed; the next has the next")
+    parser.add_argument(
+        "--second", type=int, default=3, help="look at second derivatives of every n-th program; 0: of none"
+    )
+    parser.add_argument("--shrink", type=float, default=30, help="seconds to spend on making a failing program smaller")
+    parser.add_argument("--show", action="store_true", help="print each program before it is tried")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    held: collections.Counter[str] = collections.Counter()
+    failed: collections.Counter[tuple[str, ...]] = collections.Counter()
+    overflowed, start = 0, time.monotonic()
+    for seed in range(options.seed, options.seed + options.count):
+        program = generate(Choices.seeded(seed), seed)
+        if options.show:
+            print(program, flush=True)
+        checks = Checks(program, second=options.second > 0 and seed % options.second == 0)
+        try:
+            checks.run()
+        except NotFinite:
+            overflowed += 1
+        held.update(checks.held)
+        for failure in checks.failures:
+            failed[kind(failure)] += 1
+            if failed[kind(failure)] == 1:
+                smallest, reason = shrunk(program, failure, options.shrink) if options.shrink else (program, failure)
+                print(f"\n--- seed {seed} fails\n{smallest}\n# {reason}\n", flush=True)
+        if sys.stderr.isatty():
+            print(f"\r{seed - options.seed + 1} programs, {sum(failed.values())} failures ", end="", file=sys.stderr)
+    print(f"{options.count} programs in {time.monotonic() - start:.0f} s ({overflowed} overflow and were not compared)")
+    for name, count in held.items():
+        print(f"{count:7} {name}")
+    for found, count in failed.most_common():
+        print(f"FAILED {count} times: {' '.join(found)}")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

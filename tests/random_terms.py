@@ -43,9 +43,10 @@ class Choices:
 
     def below(self, n: int) -> int:
         """A number from 0 to n - 1."""
-        value = self._below(n) if n > 1 else 0
-        self.taken.append(value)
-        return value
+        if n <= 1:
+            return 0
+        self.taken.append(self._below(n))
+        return self.taken[-1]
 
     def between(self, low: int, high: int) -> int:
         """A number from low to high, both included."""
@@ -80,11 +81,15 @@ class Length:
         least: the smallest value it may take; raised by what the program needs (`require`).
         most: the largest value that can be required of it.
         source: of which other length it is made, and ``n -> what n asks of that one``.
+        known: whether it is known beforehand.
+        inner: whether it is the source itself, as it is called inside of a loop.
     """
 
     least: int = 0
     most: int = LONGEST
     source: tuple[Length, Callable[[int], int]] | None = None
+    known: bool = False
+    inner: bool = False
 
     def reaches(self, n: int) -> bool:
         """Whether the length can be required to be at least n."""
@@ -99,14 +104,21 @@ class Length:
             if self.source:
                 self.source[0].require(self.source[1](n))
 
+    @property
+    def key(self) -> Any:
+        """What the length is called outside of all loops; lengths known beforehand are called by their value."""
+        if self.source is not None and self.inner:
+            return self.source[0].key
+        return self.least if self.known else self
+
     @classmethod
     def fixed(cls, n: int) -> Length:
         """A length known beforehand."""
-        return cls(n, n)
+        return cls(n, n, known=True)
 
     def renamed(self) -> Length:
         """Another object for it: inside of a loop it is the length of one element."""
-        return Length(self.least, self.most, (self, lambda n: n))
+        return Length(self.least, self.most, (self, lambda n: n), self.known, inner=True)
 
 
 @dataclass(frozen=True)
@@ -151,7 +163,9 @@ class Product:
         """The text of each part of a product of this type."""
         if self.form == "tuple":
             return [f"{text}[{i}]" for i in range(len(self.parts))]
-        return [f"{text}[{name!r}]".replace("'", '"') if self.form == "dict" else f"{text}.{name}" for name in self.fields]
+        return [
+            f"{text}[{name!r}]".replace("'", '"') if self.form == "dict" else f"{text}.{name}" for name in self.fields
+        ]
 
     def make(self, parts: Sequence[str]) -> str:
         """The text of a product of these parts."""

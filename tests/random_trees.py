@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .random_lists import Lists
+from .random_loops import Loops
 from .random_terms import LONGEST, Array, Body, Grid, Length, List, Product, Term, Tree
 
 
-class TreesAndGrids(Lists):
+class TreesAndGrids(Loops):
     """Makes terms with the combinators of trees and grids."""
 
     # --- trees --------------------------------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ class TreesAndGrids(Lists):
         kids = ("kids", List(arity, result), 1.0)
         make = self._node if with_leaf else self._open_node
         nodes = [
-            self.function(body, [element, kids], lambda inner, taken: make(inner, taken, result))[0]
+            self.function(body, [element, kids], lambda inner, taken: make(inner, taken, result), tree.type.length)[0]
             for _ in tree.type.kinds or [""]
         ]
         node = nodes[0]
@@ -41,7 +41,9 @@ class TreesAndGrids(Lists):
             node = "{" + ", ".join(f'"{kind}": {text}' for kind, text in zip(tree.type.kinds, nodes, strict=True)) + "}"
         words = [node]
         if with_leaf:
-            leaf, _ = self.function(body, [element], lambda inner, taken: self._squashed(inner, result))
+            leaf, _ = self.function(
+                body, [element], lambda inner, taken: self._squashed(inner, result), tree.type.length
+            )
             words.append(f"leaf={leaf}")
         every = self.choices.chance(40)
         words += ["every=True"] if every else []
@@ -77,8 +79,8 @@ class TreesAndGrids(Lists):
             (n,), (m,) = (part.shape for part in result.parts)
             gate, drive = self.let(body, self.array(body, (m,)), "gate"), self.array(body, (n,))
             u, v = self.parameter((n, m)), self.parameter((m, n))
-            c = f"ff.tanh({gate.text} + ff.sum(ff.map(lambda r: ff.sigmoid({gate.text} + r[0] @ {u.text}) * r[1])({kids.text})))"
-            c = self.let(body, Term(c, result.parts[1]), "c")
+            kept = f"ff.sum(ff.map(lambda r: ff.sigmoid({gate.text} + r[0] @ {u.text}) * r[1])({kids.text}))"
+            c = self.let(body, Term(f"ff.tanh({gate.text} + {kept})", result.parts[1]), "c")
             return Term(f"(ff.tanh({drive.text} + {c.text} @ {v.text}), {c.text})", result)
         (n,) = result.shape
         drive, u = self.let(body, self.array(body, (n,)), "drive"), self.parameter((n, n))
@@ -142,7 +144,7 @@ class TreesAndGrids(Lists):
             self.head.append(f'{name} = ff.conv({m}, {sizes if sizes != "2" else "(2, 2)"}{words}, name="{name}")')
             return Term(f"{name}({xs.text})", Grid(made, Array((m,))), b * count * n + 1)
         if kind == "pool":
-            text, result = f"lambda w: ff.mean(w, axis=(0, 1))", Term("", element, b)
+            text, result = "lambda w: ff.mean(w, axis=(0, 1))", Term("", element, b)
         else:
             window = Array((first[0] * second[0], n))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 
@@ -17,6 +15,7 @@ from foldfuse.compiler.program import trace_entry
 from foldfuse.compiler.types import bf16, f32, f64
 from foldfuse.runtime.reference import evaluate
 
+from .counting import calls
 from .law_programs import (
     assert_close,
     counts,
@@ -270,18 +269,15 @@ def test_sixteen_bit_operands(name, boundary):
 # --- cost -------------------------------------------------------------------------------------------------------------
 
 
-def seconds(layers: int) -> float:
+def work(layers: int) -> int:
     program = ff.scan(cells.lstm(H, D), init=cells.rest(H))
     for layer in range(layers - 1):
         with ff.scope(f"layer{layer}"):
             program = program >> ff.scan(cells.lstm(H, H), init=cells.rest(H))
     graph = trace_entry("stack", program, [ff.Seq(ff.f32[D])]).graph
-    start = time.perf_counter()
-    compile_graph(graph, [True] * len(graph.body.parameters))
-    return time.perf_counter() - start
+    return calls(lambda: compile_graph(graph, [True] * len(graph.body.parameters)))
 
 
 def test_compiling_is_linear_in_layers():
-    few, many = min(seconds(4) for _ in range(3)), seconds(32)
-    assert many < 3 * 8 * few
-    assert min(seconds(1) for _ in range(3)) < 0.2
+    # Quadratic work would be 64 times as much.
+    assert work(16) < 1.5 * 8 * work(2)

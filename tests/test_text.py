@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import time
 from functools import partial
 
 import numpy as np
@@ -21,6 +20,7 @@ from foldfuse.compiler.text import excerpt, key, parse, parse_lambda, show, show
 from foldfuse.compiler.types import DTYPES, ListType, array, f32, f64
 from foldfuse.runtime.reference import evaluate
 
+from .counting import calls
 from .golden import check_golden
 from .hand_built import ARGUMENTS, GRAPHS, PROGRAMS, B, T, graph, rnn, same, same_lambda
 
@@ -359,10 +359,10 @@ def test_no_damaged_text_surprises_the_parser(data):
     assert show(parse(show(parsed))) == show(parsed)
 
 
-# --- speed ------------------------------------------------------------------------------------------------------------
+# --- work -------------------------------------------------------------------------------------------------------------
 
 
-def test_time_is_linear():
+def test_work_is_linear():
     def chain(length):
         b = Builder()
         value = b.parameter(array(f32, 3), "x")
@@ -370,13 +370,8 @@ def test_time_is_linear():
             (value,) = b.emit("neg", [value], names=["h"])
         return graph("chain", b, [value], ("y",), ())
 
-    def seconds(program):
-        def once():
-            begin = time.perf_counter()
-            key(parse(show(program)))
-            return time.perf_counter() - begin
+    def work(program):
+        return calls(lambda: key(parse(show(program))))
 
-        return min(once() for _ in range(3))
-
-    # Linear work takes 8 times as long, quadratic work 64 times; the bound leaves room for a busy machine.
-    assert seconds(chain(8_000)) < 30 * seconds(chain(1_000))
+    # Quadratic work would be 64 times as much.
+    assert work(chain(4_000)) < 1.5 * 8 * work(chain(500))

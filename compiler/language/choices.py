@@ -16,7 +16,14 @@ from ..values import TracedArray, type_of
 
 def _greedy(logits: Any) -> Any:
     """The most likely class: the index of the largest logit, the first of equal ones."""
-    return words.argmax(logits, axis=-1)
+    return words.argmax(_logits(logits, "ff.greedy"), axis=-1)
+
+
+def _logits(logits: Any, name: str) -> TracedArray:
+    logits = plain(logits)
+    if not isinstance(logits, TracedArray) or not logits.shape:
+        raise ShapeError(f"{name} takes a vector of logits; got {types.show(type_of(logits))}")
+    return logits
 
 
 greedy = of_one(_greedy, "greedy")
@@ -33,12 +40,14 @@ def sample(temperature: float = 1.0, top_k: int | None = None) -> Expression:
         An expression ``logits → class``. The draw depends on the call's seed, the row, and the place in the enclosing
         loops, so it is equal in every evaluator.
     """
-    if not temperature > 0:
-        raise ShapeError(f"temperature is greater than 0 (ff.greedy is its limit); got {temperature}")
+    if not isinstance(temperature, (int, float)) or not temperature > 0:
+        raise ShapeError(f"temperature= is a number greater than 0 (ff.greedy is its limit); got {temperature!r}")
+    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+        raise ShapeError(f"top_k= is a whole number, 1 or more; got {top_k!r}")
 
     def apply(logits: Any) -> Any:
-        logits = plain(logits)
-        if not isinstance(logits, TracedArray) or len(logits.shape) != 1:
+        logits = _logits(logits, "ff.sample")
+        if len(logits.shape) != 1:
             raise ShapeError(f"ff.sample takes a vector of logits; got {types.show(type_of(logits))}")
         logits = words.as_float(logits)
         if top_k is not None:

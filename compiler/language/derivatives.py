@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import types
 from ..adjoint import gradient
-from ..errors import DerivativeError
+from ..errors import DerivativeError, StructureError
 from ..expression import Expression, call, check_function, show_function
 from ..scope import Scope, current
 from ..trace import leaves, plain, traced, with_leaves
@@ -15,6 +15,10 @@ from ..values import TracedArray, type_of
 
 
 def _differentiated(f: Any, arguments: Sequence[Any]) -> tuple[Any, Any]:
+    if not arguments:
+        raise StructureError(
+            f"ff.grad({show_function(f)}) takes the arguments of {show_function(f)}, one or more; got none"
+        )
     scope = current()
     structures = [traced(a) for a in arguments]
     inner = Scope(scope, scope.program)
@@ -23,13 +27,16 @@ def _differentiated(f: Any, arguments: Sequence[Any]) -> tuple[Any, Any]:
         result = plain(traced(call(f, *taken)))
     if not isinstance(result, TracedArray) or result.shape or not result.dtype.is_float:
         raise DerivativeError(
-            f"ff.grad takes a function that gives one float number; {show_function(f)} gives {types.show(type_of(result))}"
+            f"ff.grad takes a function that gives one float number; {show_function(f)} gives "
+            f"{types.show(type_of(result))}"
         )
     first = leaves(structures[0])
     for value in first:
         if not value.type.dtype.is_float:
             raise DerivativeError(
-                f"ff.grad differentiates by its first argument, which holds {value.type}; integers have no gradient"
+                f"ff.grad differentiates by its first argument, which holds {value.type.dtype}; only floats have a "
+                "gradient. Give "
+                "the floats first, or convert with ff.cast"
             )
     body, captured = inner.close([result.value])
     flat = [v for s in structures for v in leaves(s)]

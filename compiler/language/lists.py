@@ -10,7 +10,7 @@ from ..expression import Expression, call, check_function, of_one, show_function
 from ..scope import Scope, current
 from ..trace import leaves, map_all, map_list, plain, require_elements, same_shape_of_structure, traced, with_leaves
 from ..values import TracedArray, TracedList, TracedTree, type_of
-from .recurrences import matched
+from .recurrences import Comparison, matched
 
 
 def map(f: Any) -> Expression:
@@ -89,7 +89,7 @@ def as_element(value: Any, xs: TracedList, where: str) -> Any:
         x = TracedArray(given)
         if given.type.dtype is not element.dtype:
             if given.type.dtype.is_float and not element.dtype.is_float:
-                raise DtypeError(f"{where}: {given.type} stands where {element} belongs")
+                raise DtypeError(f"{where}: a value of {given.type.dtype} stands where one of {element.dtype} belongs")
             x = words.cast_to(x, element.dtype)
         if not x.shape:
             x = words.broadcast_to(x, *element.shape)
@@ -141,7 +141,9 @@ def reduce(op: Any, identity: Any) -> Expression:
         left = with_leaves(start, iter([inner.parameter(v.type, "left") for v in leaves(start)]), keep_reps=False)
         right = with_leaves(xs.content, iter([inner.parameter(v.type.element, "right") for v in leaves(xs.content)]))
         with inner.active():
-            result = matched(traced(call(op, left, right)), left, "the result of ff.reduce's operation")
+            result = matched(
+                traced(call(op, left, right)), left, Comparison("the operation of ff.reduce takes", "but gives")
+            )
         body, captured = inner.close(leaves(result))
         attributes = {"captured": len(captured), "carries": len(leaves(start)), "size": size}
         outputs = scope.emit("reduce_with", (*captured, *leaves(start), *leaves(xs.content)), attributes, (body,))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import types
 from ..errors import CarryError, RepresentationError, SizeError, StructureError
-from ..expression import Expression, call, check_function, of_one, show_function
+from ..expression import Expression, call, check_function, declared_names, of_one, show_function
 from ..ir import Value
 from ..scope import Scope, current, is_tracing
 from ..sizes import Constant
@@ -24,11 +23,28 @@ from ..trace import (
     traced,
     with_leaves,
 )
-from ..types import Rep, array, boolean, i64
-from ..values import TracedArray, TracedList, type_of
+from ..types import array, boolean, i64
+from ..values import Traced, TracedArray, TracedList, type_of
 
 
-def matched(result: Any, carry: Any, what: str) -> Any:
+class Comparison(NamedTuple):
+    """How a message tells of two results that must have one type.
+
+    Attributes:
+        first, second: what has the one, what has the other, with the verb.
+        leaf: what a leaf is a part of.
+    """
+
+    first: str
+    second: str
+    leaf: str = "result"
+
+
+def _of_step(name: str, step: Any) -> Comparison:
+    return Comparison(f"the step of {name}({show_function(step)}) takes", "but gives", "carry")
+
+
+def matched(result: Any, carry: Any, told: Comparison) -> Any:
     """A new carry checked against the one taken, leaf by leaf; bare numbers take the carry's dtype.
 
     Raises:
@@ -36,57 +52,53 @@ def matched(result: Any, carry: Any, what: str) -> Any:
         RepresentationError: the carry is named and the result is not, or otherwise.
     """
     if not same_shape_of_structure(result, carry):
+        hint = ", or the pair (carry, output)" if told.leaf == "carry" else ""
         raise CarryError(
-            f"{what} is {types.show(type_of(result))}, but it takes {types.show(type_of(carry))}: the structures differ"
+            f"{told.first} the {told.leaf} {types.show(type_of(carry))}, {told.second} {types.show(type_of(result))}. "
+            f"Give the {told.leaf} in the same structure{hint}"
         )
     program = current().program
-    paths, out, resized = leaf_paths(carry), [], False
-    for path, given, taken in zip(paths, leaves(result), leaves(carry), strict=True):
-        where = f"{what}: leaf carry{path}"
-        if len(given.type.axes) != len(taken.type.axes):
-            raise CarryError(f"{where} is taken as {taken.type} and given as {given.type}")
-        if not all([program.merge(a, b, where) for a, b in zip(taken.type.axes, given.type.axes, strict=True)]):
+    out, resized = [], False
+    for path, given, taken in zip(leaf_paths(carry), leaves(result), leaves(carry), strict=True):
+        where = f"{told.leaf}{path}" if path else f"the {told.leaf}"
+        pairs = list(zip(taken.type.axes, given.type.axes, strict=False))
+        alike = len(given.type.axes) == len(taken.type.axes) and given.type.shape == taken.type.shape
+        if not alike or given.type.dtype is not taken.type.dtype:
+            widened = alike and given.type.dtype.is_float and not taken.type.dtype.is_float
+            hint = "Write the initial value as a float, 0.0" if widened else "Give it in the type that it is taken in"
+            raise CarryError(f"{told.first} {where} as {_shown(taken)}, {told.second} {_shown(given)}. {hint}")
+        if not all([program.merge(a, b, f"{told.first} {where} in one size, {told.second} another") for a, b in pairs]):
             given, resized = current()("resize", given, sizes=taken.type.axes), True
-        if given.type.shape != taken.type.shape:
-            raise CarryError(f"{where} is taken with shape {taken.type.shape} and given with shape {given.type.shape}")
-        if given.type.dtype is not taken.type.dtype:
-            hint = (
-                " (write the initial value as a float, 0.0)"
-                if given.type.dtype.is_float and not taken.type.dtype.is_float
-                else ""
-            )
-            raise CarryError(f"{where} is taken as {taken.type.dtype} and given as {given.type.dtype}{hint}")
         out.append(given)
-    _same_names(result, carry, what)
+    _same_names(result, carry, told)
     return with_leaves(carry if resized else result, iter(out))
 
 
-def _same_names(result: Any, carry: Any, what: str) -> None:
+def _shown(value: Value) -> str:
+    """A leaf's type as its user writes it."""
+    type_: Any = types.Array(value.type.dtype, value.type.shape)
+    for _ in value.type.axes:
+        type_ = types.Seq(type_)
+    return types.show(type_)
+
+
+def _same_names(result: Any, carry: Any, told: Comparison) -> None:
     declared = type_of(carry)
-    if _names(declared) and _names(declared) != _names(type_of(result)):
+    if declared_names(declared) and declared_names(declared) != declared_names(type_of(result)):
         raise RepresentationError(
-            f"{what} is {types.show(type_of(result))}, but the carry is declared as {types.show(declared)}. "
-            "Name the new carry too, or give init= without a name"
+            f"{told.first} the {told.leaf} {types.show(declared)}, {told.second} {types.show(type_of(result))}. "
+            f"Name the new {told.leaf} too, or give init= without a name"
         )
 
 
-def _names(type_: Any) -> list[str]:
-    if isinstance(type_, Rep):
-        return [type_.name]
-    if isinstance(type_, (types.Seq, types.Grid, types.Tree)):
-        return _names(type_.element)
-    parts = type_.values() if isinstance(type_, Mapping) else type_ if isinstance(type_, tuple) else ()
-    return [name for part in parts for name in _names(part)]
-
-
-def _carry_and_output(result: Any, carry: Any, what: str) -> tuple[Any, Any]:
+def _carry_and_output(result: Any, carry: Any, told: Comparison) -> tuple[Any, Any]:
     """FACE's rule: a result of the carry's structure is carry and output at once, otherwise it is (carry, output)."""
     result = traced(result)
     if same_shape_of_structure(result, carry) and not _pair_of(result, carry):
-        return matched(result, carry, what), result
+        return matched(result, carry, told), result
     if isinstance(result, tuple) and len(result) == 2:
-        return matched(result[0], carry, what), result[1]
-    return matched(result, carry, what), result
+        return matched(result[0], carry, told), result[1]
+    return matched(result, carry, told), result
 
 
 def _pair_of(result: Any, carry: Any) -> bool:
@@ -145,9 +157,7 @@ def _run_scan(step: Any, carry: Any, xs: TracedList, backwards: bool, name: str)
     taken = with_leaves(carry, iter([inner.parameter(v.type, v.name or "carry") for v in leaves(carry)]))
     element = element_structure(xs, [inner.parameter(v.type.element, v.name or "x") for v in lists])
     with inner.active():
-        new, output = _carry_and_output(
-            call(step, taken, element), taken, f"the carry of {name}({show_function(step)})"
-        )
+        new, output = _carry_and_output(call(step, taken, element), taken, _of_step(name, step))
     results = [inner.use(v) for v in (*leaves(new), *leaves(output))]
     size = scope.program.sizes.resolve(size)
     counts = inner.result_counts(results)
@@ -249,8 +259,20 @@ def unfold(
     """
     check_function(step, "ff.unfold")
     if (length is None) == (until is None):
-        raise SizeError("ff.unfold takes either length= or until=")
+        raise SizeError(
+            f"ff.unfold takes either length= or until=; got {'neither' if length is None else 'both'}. Write "
+            "length=20, or "
+            "until=lambda y: y == EOS"
+        )
+    if until is not None:
+        check_function(until, "until= of ff.unfold")
     for name, number in (("length", length), ("max_length", max_length)):
+        if isinstance(number, Traced):
+            raise SizeError(
+                f"{name}= of ff.unfold is known when the program is compiled; got {type_of(number)}. For a length that "
+                "is "
+                "computed, count in the carry and stop with until="
+            )
         if number is not None and (not isinstance(number, (int, np.integer)) or number < 0):
             raise SizeError(f"{name}= of ff.unfold is a whole number, not negative; got {number!r}")
     if until is None and max_length is not None:
@@ -293,7 +315,7 @@ def _run_until(step: Any, carry: Any, until: Any, bound: int | None) -> TracedLi
     inner = Scope(scope, scope.program, index)
     taken = with_leaves(carry, iter([inner.parameter(v.type, v.name or "carry") for v in leaves(carry)]))
     with inner.active():
-        new, output = _carry_and_output(call(step, taken), taken, f"the carry of unfold({show_function(step)})")
+        new, output = _carry_and_output(call(step, taken), taken, _of_step("unfold", step))
         stop = traced(call(until, output))
         if not isinstance(stop, TracedArray) or stop.dtype is not boolean or stop.shape:
             raise StructureError(f"until= gives one bool, such as y == EOS; got {types.show(type_of(stop))}")
@@ -340,7 +362,14 @@ def feedback(step: Any, choose: Any) -> Expression:
     check_function(choose, "ff.feedback")
 
     def apply(carry: Any) -> Any:
-        state, last = plain(carry)
+        carry = plain(carry)
+        if not isinstance(carry, tuple) or len(carry) != 2:
+            raise StructureError(
+                f"a step of ff.feedback carries the pair (state, last output); got {types.show(type_of(carry))}. Start "
+                "the "
+                "unfold from such a pair, as in init=(h, BOS)"
+            )
+        state, last = carry
         result = traced(call(step, state, last))
         if not isinstance(result, tuple) or len(result) != 2:
             raise StructureError(f"the step of ff.feedback gives (state, logits); got {types.show(type_of(result))}")

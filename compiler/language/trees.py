@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .. import types, words
-from ..errors import StructureError, TreeError
+from ..errors import DtypeError, StructureError, TreeError
 from ..expression import Expression, call, check_function, of_one, show_function
 from ..ir import Lambda, Value
 from ..scope import Scope, current
 from ..trace import leaf_paths, leaves, list_structure, plain, same_shape_of_structure, traced, with_leaves
 from ..types import array, i64
 from ..values import NamedProduct, TracedArray, TracedList, TracedTree, Unknown, type_of
-from .recurrences import matched
+from .recurrences import Comparison, matched
 
 
 def cata(node: Any, leaf: Any = None, every: bool = False) -> Expression:
@@ -49,7 +49,8 @@ def cata(node: Any, leaf: Any = None, every: bool = False) -> Expression:
         if isinstance(node, Mapping):
             if set(steps) != set(tree.type.kinds):
                 raise TreeError(
-                    f"ff.cata has steps for the kinds {sorted(steps)}, the tree has {list(tree.type.kinds)}; give one step per kind, "
+                    f"ff.cata has steps for the kinds {sorted(steps)}, the tree has "
+                    f"{list(tree.type.kinds) or 'no kinds'}; give one step per kind, "
                     "and declare the kinds in ff.Tree(…, kinds=(…))"
                 )
             ordered = [steps[kind] for kind in tree.type.kinds]
@@ -57,7 +58,8 @@ def cata(node: Any, leaf: Any = None, every: bool = False) -> Expression:
             ordered = list(steps.values())
         if tree.type.arity is not None and leaf is None and tree.type.arity > 0:
             raise TreeError(
-                f"a tree of fixed arity {tree.type.arity} has leaves, which have no children: give ff.cata a leaf= function"
+                f"a tree of fixed arity {tree.type.arity} has leaves, which have no children: give ff.cata a leaf= "
+                "function"
             )
         results = _run_cata(tree, ordered, leaf)
         if every:
@@ -67,6 +69,9 @@ def cata(node: Any, leaf: Any = None, every: bool = False) -> Expression:
 
     names = show_function(node) if not isinstance(node, Mapping) else "{" + ", ".join(steps) + "}"
     return of_one(apply, f"cata({names})")
+
+
+_OF_NODE = Comparison("ff.cata takes", "but a node gives", "result of a child")
 
 
 def _run_cata(tree: TracedTree, steps: Sequence[Any], leaf: Any) -> TracedList:
@@ -90,7 +95,7 @@ def _run_cata(tree: TracedTree, steps: Sequence[Any], leaf: Any) -> TracedList:
     inner.defined.update(parameters)
     kids = _children(tree, result, parameters)
     with inner.active():
-        given = matched(_node_result(inner, tree, steps, leaf, element, kids, kind), result, "a node's result")
+        given = matched(_node_result(inner, tree, steps, leaf, element, kids, kind), result, _OF_NODE)
     results = [inner.use(v) for v in leaves(given)]
     # The index, if it was asked for, was appended to the own elements; the children's results stand after all of them.
     inner.parameters = [*inner.parameters, *parameters]
@@ -128,7 +133,7 @@ def _node_result(
     if leaf is not None:
         inside = words.greater(TracedArray(inner.length(tree.arity_size)), 0)
         index = words.where(inside, words.add(index, 1), 0)
-    return switch(index, branches)
+    return _switch(index, branches, _OF_NODE)
 
 
 def switch(index: Any, branches: Sequence[Callable[[], Any]]) -> Any:
@@ -147,13 +152,28 @@ def switch(index: Any, branches: Sequence[Callable[[], Any]]) -> Any:
     Example:
         >>> y = switch(kind, [lambda: tanh(x), lambda: relu(x)])
     """
+    if not branches:
+        raise StructureError("ff.switch takes one branch or more")
+    for branch in branches:
+        check_function(branch, "ff.switch")
+    index = words.require_array(plain(index), "the index of ff.switch")
+    if index.shape or index.dtype.kind != "int":
+        raise DtypeError(
+            f"the index of ff.switch is one whole number, ff.i64; got {types.show(type_of(index))}. Between two "
+            "values, "
+            "ff.where(condition, a, b) chooses"
+        )
+    return _switch(index, branches, Comparison("one branch of ff.switch gives", "but another gives"))
+
+
+def _switch(index: TracedArray, branches: Sequence[Callable[[], Any]], told: Comparison) -> Any:
     scope = current()
-    index = words.cast_to(plain(index), i64)
+    index = words.cast_to(index, i64)
     built, results = [], []
     for branch in branches:
         inner = Scope(scope, scope.program)
         with inner.active():
-            result = traced(branch()) if not results else matched(traced(branch()), results[0], "a branch's result")
+            result = traced(branch()) if not results else matched(traced(branch()), results[0], told)
             found = [inner.use(v) for v in leaves(result)]
         results.append(result)
         built.append((inner, found))

@@ -19,13 +19,13 @@ def _per_dimension(value: Any, dims: int, name: str, least: int) -> tuple[int, .
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * dims
     if len(values) != dims:
         raise WindowError(f"{name}= has {len(values)} entries for {dims} dimension{'s' * (dims > 1)}")
-    if any(not isinstance(v, (int, np.integer)) or v < least for v in values):
+    if any(not isinstance(v, (int, np.integer)) or isinstance(v, bool) or v < least for v in values):
         raise WindowError(f"{name}= is whole numbers of at least {least}; got {value!r}")
     return tuple(int(v) for v in values)
 
 
 def _padding(padding: Any, spans: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    dims = len(spans)
+    dims, given = len(spans), padding
     if padding == "valid":
         return (0,) * dims, (0,) * dims
     if padding == "same":
@@ -38,12 +38,17 @@ def _padding(padding: Any, spans: Sequence[int]) -> tuple[tuple[int, ...], tuple
     if isinstance(padding, (tuple, list)):
         if dims == 1 and len(padding) == 2 and not any(isinstance(p, (tuple, list)) for p in padding):
             padding = (padding,)
-        pairs = [(p, p) if isinstance(p, (int, np.integer)) else tuple(p) for p in padding]
-        if len(pairs) == dims and all(len(p) == 2 and min(p) >= 0 for p in pairs):
+        pairs = [tuple(p) if isinstance(p, (tuple, list)) else (p, p) for p in padding]
+        if len(pairs) == dims and all(len(p) == 2 and _are_counts(p) for p in pairs):
             return tuple(int(p[0]) for p in pairs), tuple(int(p[1]) for p in pairs)
     raise WindowError(
-        f"padding= is 'valid', 'same', 'causal', a number, or (before, after) per dimension, not negative; got {padding!r}"
+        "padding= is 'valid', 'same', 'causal', a number, or (before, after) per dimension, not negative; got "
+        f"{given!r}"
     )
+
+
+def _are_counts(numbers: Sequence[Any]) -> bool:
+    return all(isinstance(n, (int, np.integer)) and n >= 0 for n in numbers)
 
 
 def windows(
@@ -54,12 +59,15 @@ def windows(
     dims = len(xs._sizes)
     window = _per_dimension(size, dims, "size", 1)
     steps, gaps = _per_dimension(stride, dims, "stride", 1), _per_dimension(dilation, dims, "dilation", 1)
+    if not isinstance(fill, (int, float, np.number)):
+        raise WindowError(f"fill= is a number; got {fill!r}")
     low, high = _padding(padding, [g * (w - 1) + 1 for g, w in zip(gaps, window, strict=True)])
     if any(
         n >= w for n, w in zip(high, [g * (w - 1) + 1 for g, w in zip(gaps, window, strict=True)], strict=True)
     ) and np.isinf(fill):
         raise WindowError(
-            "with this padding a window may lie in the padding alone, whose maximum is no number; pad less than a window"
+            "with this padding a window may lie in the padding alone, whose maximum is no number; pad less than a "
+            "window"
         )
     scope, views = current(), []
     for value in leaves(xs.content):

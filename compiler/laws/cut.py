@@ -1,62 +1,18 @@
 """Where to cut a loop's body in two: the equations that leave it, chosen by what the cut costs.
 
-A minimum cut of the graph of equations and values (project selection: Picard, *Maximal closure of a graph*, 1976),
-found by augmenting paths (Edmonds & Karp, 1972).
+A minimum cut of the graph of equations and values (project selection: Picard, *Maximal closure of a graph*, 1976).
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Sequence
 
 from ..ir import Equation, Value
+from ..network import INFINITE, SINK, SOURCE, Network
 from .law import numel, work
 
 STORE = 4
 """What it costs to store an element of a list and read it again, in multiply-adds."""
-
-_INFINITE = 1 << 60
-_SOURCE, _SINK = "source", "sink"
-
-
-class _Network:
-    """Capacities of a flow network, as residuals."""
-
-    def __init__(self) -> None:
-        self.residual: dict[Hashable, dict[Hashable, int]] = {}
-
-    def edge(self, a: Hashable, b: Hashable, capacity: int) -> None:
-        forward = self.residual.setdefault(a, {})
-        forward[b] = forward.get(b, 0) + capacity
-        self.residual.setdefault(b, {}).setdefault(a, 0)
-
-    def _reached(self, goal: Hashable | None) -> dict[Hashable, Hashable]:
-        parents: dict[Hashable, Hashable] = {_SOURCE: _SOURCE}
-        queue = deque([_SOURCE])
-        while queue:
-            node = queue.popleft()
-            for other, capacity in self.residual.get(node, {}).items():
-                if capacity > 0 and other not in parents:
-                    parents[other] = node
-                    if other == goal:
-                        return parents
-                    queue.append(other)
-        return parents
-
-    def source_side(self) -> set[Hashable]:
-        """The smallest source side of a minimum cut."""
-        while True:
-            parents = self._reached(_SINK)
-            if _SINK not in parents:
-                return set(parents)
-            path = [_SINK]
-            while path[-1] != _SOURCE:
-                path.append(parents[path[-1]])
-            steps = list(zip(path[1:], path, strict=False))
-            amount = min(self.residual[a][b] for a, b in steps)
-            for a, b in steps:
-                self.residual[a][b] -= amount
-                self.residual[b][a] += amount
 
 
 def equations_that_leave(
@@ -76,24 +32,24 @@ def equations_that_leave(
     Returns:
         The candidates that leave.
     """
-    network = _Network()
+    network = Network()
     made = {v: e for e in candidates for v in e.outputs}
     crossing = {v for e in candidates for v in e.inputs} | set(wanted)
     for value in crossing:
-        capacity = _INFINITE if value in fixed else 0 if value in free else STORE * numel(value)
+        capacity = INFINITE if value in fixed else 0 if value in free else STORE * numel(value)
         network.edge(("in", value), ("out", value), capacity)
         if value not in made:
-            network.edge(_SOURCE, ("in", value), _INFINITE)
+            network.edge(SOURCE, ("in", value), INFINITE)
         if value in wanted:
-            network.edge(("out", value), _SINK, _INFINITE)
+            network.edge(("out", value), SINK, INFINITE)
     for equation in candidates:
-        network.edge(equation, _SINK, work(equation))
+        network.edge(equation, SINK, work(equation))
         for value in equation.inputs:
-            network.edge(("out", value), equation, _INFINITE)
+            network.edge(("out", value), equation, INFINITE)
             if value in made:
-                network.edge(equation, made[value], _INFINITE)
+                network.edge(equation, made[value], INFINITE)
         for value in equation.outputs:
             if value in crossing:
-                network.edge(equation, ("in", value), _INFINITE)
+                network.edge(equation, ("in", value), INFINITE)
     kept = network.source_side()
     return {e for e in candidates if e not in kept}

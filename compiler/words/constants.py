@@ -28,24 +28,36 @@ def numpy_dtype(dtype: DType | None) -> Any:
     return np.float64 if dtype is None else dtype.numpy
 
 
+def extents_of(shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """The shape of an array that is made.
+
+    Raises:
+        ShapeError: an extent is no whole number, or negative.
+    """
+    found = shape_of(shape)
+    if any(n < 0 for n in found):
+        raise ShapeError(f"a shape is whole numbers, not negative; got {found}")
+    return found
+
+
 def zeros(*shape: Any, dtype: DType | None = None) -> np.ndarray:
     """An array of zeros: ``zeros(3, 4)`` or ``zeros((3, 4))``. It has the program's float dtype unless one is given."""
-    return np.zeros(shape_of(shape), numpy_dtype(dtype))
+    return np.zeros(extents_of(shape), numpy_dtype(dtype))
 
 
 def ones(*shape: Any, dtype: DType | None = None) -> np.ndarray:
     """An array of ones."""
-    return np.ones(shape_of(shape), numpy_dtype(dtype))
+    return np.ones(extents_of(shape), numpy_dtype(dtype))
 
 
 def full(shape: Any, value: float, dtype: DType | None = None) -> np.ndarray:
     """An array filled with one number (of the program's float dtype for a float, i64 for a whole number)."""
-    return np.full(shape_of((shape,)), value, None if dtype is None else dtype.numpy)
+    return np.full(extents_of((shape,)), value, None if dtype is None else dtype.numpy)
 
 
 def eye(n: int, m: int | None = None, dtype: DType | None = None) -> np.ndarray:
     """The identity matrix."""
-    return np.eye(n, m, dtype=numpy_dtype(dtype))
+    return np.eye(*extents_of((n, n if m is None else m)), dtype=numpy_dtype(dtype))
 
 
 def arange(*bounds: int, dtype: DType | None = None) -> np.ndarray:

@@ -32,8 +32,18 @@ def _matmul(x: Any, y: Any) -> Any:
         raise ShapeError("@ takes vectors and matrices, not numbers; multiply with *")
     if x.shape[-1] != y.shape[-2 if len(y.shape) > 1 else 0]:
         raise ShapeError(
-            f"{x.value.type} @ {y.value.type}: {x.shape[-1]} does not fit {y.shape[-2 if len(y.shape) > 1 else 0]}"
+            f"{x.value.type} @ {y.value.type}: the axes that are summed over have {x.shape[-1]} and "
+            f"{y.shape[-2 if len(y.shape) > 1 else 0]} elements (shapes are those of one example). Transpose or "
+            "reshape one"
         )
+    try:
+        np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    except ValueError:
+        raise ShapeError(
+            f"{x.value.type} @ {y.value.type}: the axes in front of the matrices, {x.shape[:-2]} and {y.shape[:-2]}, "
+            "do not "
+            "broadcast together (shapes are those of one example, without a batch axis)"
+        ) from None
     batch = "abcdefgh"
     x_lead, y_lead = max(0, len(x.shape) - 2), max(0, len(y.shape) - 2)
     lead = batch[: max(x_lead, y_lead)]
@@ -73,7 +83,9 @@ def _einsum(spec: str, arrays: Sequence[Any]) -> Any:
     inputs, _, output = spec.partition("->")
     labels = inputs.split(",")
     if len(labels) != len(arrays):
-        raise ShapeError(f"einsum {spec!r} names {len(labels)} operands; {len(arrays)} are given")
+        raise ShapeError(
+            f"einsum {spec!r} names {len(labels)} operands; {len(arrays)} {'is' if len(arrays) == 1 else 'are'} given"
+        )
     if "..." in spec:
         labels, output = _expand_ellipsis(spec, labels, output, arrays)
     elif "->" not in spec:

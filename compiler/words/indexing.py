@@ -52,10 +52,13 @@ def index_array(x: Any, key: Any) -> Any:
             starts, stops, strides = [*starts, int(k) % n], [*stops, int(k) % n + 1], [*strides, 1]
         else:
             if isinstance(k, (list, tuple, np.ndarray)) and np.asarray(k).dtype.kind in "iu":
-                k = np.where(np.asarray(k) < 0, np.asarray(k) + n, k)
-                if np.any((k < 0) | (k >= n)):
-                    raise IndexRangeError(f"an index is out of range for an axis of {n} in {x.value.type}")
-            index = plain(k)
+                wrong = np.asarray(k)[(np.asarray(k) < -n) | (np.asarray(k) >= n)]
+                if wrong.size:
+                    raise IndexRangeError(
+                        f"the index {wrong.flat[0]} is out of range for an axis of {n} in {x.value.type}"
+                    )
+                k = np.asarray(k) % n
+            index = k if isinstance(k, str) else plain(k)
             if not isinstance(index, TracedArray) or index.dtype.kind != "int":
                 shown = types.show(type_of(index)) if isinstance(index, Traced) else repr(k)
                 raise DtypeError(f"an index is a whole number, a slice, None or a computed ff.i64; got {shown}")
@@ -100,7 +103,7 @@ def _gather_together(x: TracedArray, indices: dict[int, TracedArray]) -> TracedA
 def index_list(xs: TracedList, key: Any) -> Any:
     """``xs[i]``: an element of a list, from the end where i is negative; a list of indices gives a list."""
     if len(xs._sizes) != 1:
-        raise StructureError("a grid is not indexed; map over it, or take its windows with ff.window_map")
+        raise StructureError("a grid is not indexed; use ff.map over it, or take its windows with ff.window_map")
     if isinstance(key, slice) or key is None or key is Ellipsis or isinstance(key, tuple):
         raise StructureError(
             "a list is indexed by one number; slices of lists are written with ff.window_map(…, padding=…) or ff.shift"
@@ -114,11 +117,23 @@ def index_list(xs: TracedList, key: Any) -> Any:
         index = plain(key)
         if isinstance(index, TracedList):
             return map_list(index, lambda i: index_list(xs, i))
-        index = cast_to(require_array(index, "an index"), i64)
-        if index.shape or index.dtype.kind != "int":
-            raise DtypeError(f"the index of a list is one whole number; got {index.value.type}")
+        require_array(index, "the index of a list")
+        if not isinstance(index, Unknown) and (index.shape or index.dtype.kind != "int"):
+            raise DtypeError(f"the index of a list is one whole number, ff.i64; got {types.show(type_of(index))}")
+        index = cast_to(index, i64)
     values = [scope("element", v, index.value) for v in leaves(xs.content)]
     return with_leaves(xs.content, iter(values))
+
+
+def _whole(index: TracedArray, name: str) -> TracedArray:
+    """An index as i64.
+
+    Raises:
+        DtypeError: it does not hold whole numbers.
+    """
+    if index.dtype.kind != "int":
+        raise DtypeError(f"{name} takes whole numbers as index, ff.i64; got {types.show(type_of(index))}")
+    return cast_to(index, i64)
 
 
 @word
@@ -128,7 +143,7 @@ def take(x: Any, index: Any, axis: int = 0) -> Any:
         lambda a, i: (
             Unknown()
             if isinstance(a, Unknown) or isinstance(i, Unknown)
-            else emit("gather", a, cast_to(i, i64), axis=axis_of(axis, len(a.shape)))
+            else emit("gather", a, _whole(i, "ff.take"), axis=axis_of(axis, len(a.shape)))
         ),
         (x, index),
         "ff.take",
@@ -139,7 +154,7 @@ def take(x: Any, index: Any, axis: int = 0) -> Any:
 def take_along_axis(x: Any, index: Any, axis: int) -> Any:
     """One element per index along an axis, NumPy's `take_along_axis`."""
     return lifted(
-        lambda a, i: emit("gather_along", a, cast_to(i, i64), axis=axis_of(axis, len(a.shape))),
+        lambda a, i: emit("gather_along", a, _whole(i, "ff.take_along_axis"), axis=axis_of(axis, len(a.shape))),
         (x, index),
         "ff.take_along_axis",
     )

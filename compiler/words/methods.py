@@ -102,13 +102,15 @@ def iterate(x: Any) -> Any:
         count = x.static_length if x.static_length is not None else size.value if isinstance(size, Constant) else None
         if count is None or len(x._sizes) != 1:
             raise TraceError(
-                "a list is not walked by a Python loop, since its length is known per call only; use ff.map, ff.fold or ff.scan"
+                "a list is not walked by a Python loop or unpacked, since its length is known per call only; use "
+                "ff.map, ff.fold "
+                "or ff.scan. The children of a tree unpack where ff.Tree(…, arity=) is declared and ff.cata has a leaf="
             )
         return iter([index_list(x, i) for i in range(count)])
     if isinstance(x, TracedTree):
         raise TraceError("a tree is not walked by a Python loop; use ff.cata")
     if not x.shape:
-        raise StructureError("a number is not iterated")
+        raise StructureError("a number is not walked by a Python loop or unpacked; only arrays of rank 1 or more are")
     return iter([index_array(x, i) for i in range(x.shape[0])])
 
 
@@ -167,7 +169,7 @@ _REFLECTED = {
     "__ror__": logical_or,
 }
 
-for _class in (TracedArray, TracedList, Unknown):
+for _class in (TracedArray, TracedList, TracedTree, Unknown):
     for _name, _function in _OPERATORS.items():
         if not (_class is Unknown and _name in ("__iter__", "__len__")):
             setattr(_class, _name, _operator(_function))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import types
-from ..errors import AxisError, DtypeError, ShapeError, StructureError
+from ..errors import AxisError, DtypeError, EmptyError, ShapeError, StructureError
 from ..expression import Expression
 from ..scope import current
 from ..trace import leaves, map_all, plain, with_leaves
@@ -121,8 +121,11 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
             count = multiply(count, TracedArray(scope("length", size=size, positive=True)))
         parts = [divide(TracedArray(v), count) for v in leaves(total)]
         return with_leaves(total, iter([p.value for p in parts]))
-    total = sum_(x, axis, keepdims=keepdims)
-    return divide(total, float(math.prod(x.shape[d] for d in axes_of(axis, len(x.shape)))))
+    require_array(x, "ff.mean")
+    count = math.prod(x.shape[d] for d in axes_of(axis, len(x.shape)))
+    if not count:
+        raise EmptyError(f"ff.mean over an empty axis of {types.show(type_of(x))} has no value")
+    return divide(sum_(x, axis, keepdims=keepdims), float(count))
 
 
 @word
@@ -232,10 +235,11 @@ def cross_entropy(logits: Any, target: Any) -> Any:
         if isinstance(x, Unknown) or isinstance(y, Unknown):
             return Unknown()
         if y.dtype.kind != "int":
-            raise DtypeError(f"the target of cross_entropy is a class, ff.i64; got {y.value.type}")
+            raise DtypeError(f"the target of cross_entropy is a class, ff.i64; got {types.show(type_of(y))}")
         if x.shape[:-1] != y.shape or not x.shape:
             raise ShapeError(
-                f"cross_entropy takes logits [..., classes] and targets [...] of one example; got {x.value.type} and {y.value.type}"
+                f"cross_entropy takes logits [..., classes] and targets [...] of one example; got {x.value.type} and "
+                f"{y.value.type}"
             )
         likelihood = log_softmax(x, axis=-1)
         chosen = emit("gather_along", likelihood, expand_dims(cast_to(y, i64), -1), axis=len(x.shape) - 1)

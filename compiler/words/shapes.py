@@ -17,7 +17,7 @@ from ..trace import leaves, list_structure, map_all, plain, with_leaves
 from ..types import promote
 from ..values import TracedArray, TracedList, Unknown, type_of
 from .constants import shape_of
-from .lifting import broadcast_shape, cast_to, emit, lifted, word
+from .lifting import cast_to, emit, lifted, word
 from .products import unzip
 
 
@@ -32,7 +32,8 @@ def axis_of(axis: Any, rank: int) -> int:
     if not -rank <= axis < rank:
         check_axis(int(axis), rank)
         raise AxisError(
-            f"axis {axis} is out of range for an array of rank {rank}; steps are written per example, without a batch axis"
+            f"axis {axis} is out of range for an array of rank {rank}; steps are written per example, without a batch "
+            "axis"
         )
     return int(axis) % rank
 
@@ -48,8 +49,8 @@ def reshape(x: Any, *shape: Any) -> Any:
 
     def apply(a: TracedArray) -> TracedArray:
         total, given = math.prod(a.shape), math.prod(n for n in shape if n != -1)
-        if list(shape).count(-1) > 1 or (-1 in shape and (given == 0 or total % given)):
-            raise ShapeError(f"cannot reshape {a.value.type} to {shape}")
+        if list(shape).count(-1) > 1 or min(shape, default=0) < -1 or (-1 in shape and (given == 0 or total % given)):
+            raise ShapeError(f"cannot reshape {a.value.type} to {shape}: the number of elements differs")
         return emit("reshape", a, shape=tuple(total // given if n == -1 else n for n in shape))
 
     return on_arrays(apply, x, "ff.reshape")
@@ -114,8 +115,11 @@ def broadcast_to(x: Any, *shape: Any) -> Any:
     def apply(a: TracedArray) -> TracedArray:
         own = (1,) * (len(shape) - len(a.shape)) + a.shape
         target = tuple(m if n == -1 else n for n, m in zip(shape, own, strict=False))
-        if broadcast_shape([a.shape, target]) != target:
-            raise ShapeError(f"cannot broadcast {a.value.type} to {target}")
+        fits = len(a.shape) <= len(target) and all(n in (1, m) for n, m in zip(own, target, strict=False))
+        if not fits:
+            raise ShapeError(
+                f"cannot broadcast {a.value.type} to {target}: an axis of one, or a new one, grows; others do not"
+            )
         return TracedArray(current().broadcast(a.value, target))
 
     return on_arrays(apply, x, "ff.broadcast_to")
@@ -189,13 +193,18 @@ def stack(*arrays: Any, axis: int = 0) -> Any:
         arrays = tuple(plain(arrays[0]))
     elif len(arrays) == 1 and isinstance(plain(arrays[0]), TracedList):
         return _stack_list(plain(arrays[0]))
+    shapes = [a.shape for a in map(plain, arrays) if isinstance(a, TracedArray)]
+    if len(set(shapes)) > 1:
+        raise ShapeError(f"ff.stack takes arrays of one shape; got {' and '.join(map(str, dict.fromkeys(shapes)))}")
     return concat(*[expand_dims(a, axis) for a in arrays], axis=axis)
 
 
 def _stack_list(xs: TracedList) -> Any:
     if len(xs._sizes) != 1 or not isinstance(xs.sizes[0], Constant):
         raise SizeError(
-            f"a list becomes an array where its size is known; the size of this one is {xs.sizes[0]}, known per call only"
+            f"ff.stack makes an array of a list whose size is known; the size of this one, {xs.sizes[0]}, is known per "
+            "call "
+            "only. Reduce the list, or map over it"
         )
     values = [current()("stack", v) for v in leaves(xs.content)]
     return with_leaves(xs.content, iter(values))
@@ -221,6 +230,8 @@ def chunk(x: Any, chunks: int, axis: int = -1) -> Any:
         ShapeError: the axis does not divide into so many pieces.
     """
     x = plain(x)
+    if not isinstance(chunks, (int, np.integer)) or chunks < 1:
+        raise ShapeError(f"ff.chunk takes a whole number of chunks, 1 or more; got {chunks!r}")
     if isinstance(x, TracedList):
         return unzip(map_all(x, lambda element: chunk(element, chunks, axis)))
     if isinstance(x, Unknown):
@@ -228,7 +239,9 @@ def chunk(x: Any, chunks: int, axis: int = -1) -> Any:
     d = axis_of(axis, len(require_array(x, "ff.chunk").shape))
     n = x.shape[d]
     if n % chunks:
-        raise ShapeError(f"an axis of {n} does not divide into {chunks} equal chunks")
+        raise ShapeError(
+            f"an axis of {n} does not divide into {chunks} equal chunks; ff.split(x, sizes) makes unequal ones"
+        )
     return tuple(slice_axis(x, d, i * n // chunks, (i + 1) * n // chunks) for i in range(chunks))
 
 
@@ -238,7 +251,11 @@ def split(x: Any, sizes: Any, axis: int = -1) -> Any:
     x = require_array(plain(x), "ff.split")
     d = axis_of(axis, len(x.shape))
     n = x.shape[d]
-    parts = list(sizes) if isinstance(sizes, (tuple, list)) else [min(sizes, n - i) for i in range(0, n, sizes)]
+    given = tuple(sizes) if isinstance(sizes, (tuple, list)) else (sizes,)
+    least = 0 if isinstance(sizes, (tuple, list)) else 1
+    if not all(isinstance(size, (int, np.integer)) and size >= least for size in given):
+        raise ShapeError(f"ff.split takes the sizes of the pieces, whole numbers; got {sizes!r}")
+    parts = list(given) if isinstance(sizes, (tuple, list)) else [min(sizes, n - i) for i in range(0, n, sizes)]
     if sum(parts) != n:
         raise ShapeError(f"pieces of {parts} do not make up an axis of {n}")
     starts = np.cumsum([0, *parts])

@@ -56,7 +56,7 @@ def static_shape():
 
 @mistake(ff.DtypeError, "torch.float32", "torch.float64", "x.to(torch.float32)")
 def dtype():
-    net = model(ff.f32[3])
+    net = ff.compile(ff.dense(2), ff.f32[3])
     return net(torch.ones(2, 3, dtype=torch.float64))  # here
 
 
@@ -99,8 +99,8 @@ def two_batches():
 
 @mistake(ff.StructureError, "a tuple of 2", "a tensor [2, 3]")
 def product():
-    net = model((ff.f32[3], ff.f32[3]), ff.f32[4])
-    return net(torch.ones(2, 3), torch.ones(2, 4))  # here
+    net = ff.compile(lambda p, x: p[0] + p[1] + x, (ff.f32[3], ff.f32[3]), ff.f32[3])
+    return net(torch.ones(2, 3), torch.ones(2, 3))  # here
 
 
 @mistake(ff.StructureError, "'h'", "'c'")
@@ -115,7 +115,7 @@ def list_of_tensors():
     return net([torch.ones(4, 3), torch.ones(2, 3)])  # here
 
 
-@mistake(ff.StructureError, "ragged", "a tensor [batch, 3]")
+@mistake(ff.StructureError, "a Ragged", "a tensor [batch, 3]")
 def ragged_for_an_array():
     net = model(ff.f32[3])
     return net(ff.ragged(torch.ones(2, 5, 3), [1, 2]))  # here

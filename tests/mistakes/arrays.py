@@ -27,7 +27,7 @@ def matmul_of_a_number():
     return ff.compile(lambda x: x @ x, ff.f32)  # here
 
 
-@mistake(ff.ShapeError, "(2, 3, 4)", "(5, 4, 6)", "batch")
+@mistake(ff.ShapeError, "f32[2, 3, 4] @ f32[5, 4, 6]", "(2,)", "(5,)", "batch")
 def matmul_of_batches():
     return ff.compile(lambda x, y: x @ y, ff.f32[2, 3, 4], ff.f32[5, 4, 6])  # here
 
@@ -82,7 +82,7 @@ def concat():
     return ff.compile(lambda x, y: ff.concat(x, y, axis=0), ff.f32[2, 3], ff.f32[4, 4])  # here
 
 
-@mistake(ff.ShapeError, "f32[3]", "f32[4]")
+@mistake(ff.ShapeError, "ff.stack", "(3,)", "(4,)")
 def stack():
     return ff.compile(lambda x, y: ff.stack(x, y), ff.f32[3], ff.f32[4])  # here
 
@@ -132,7 +132,7 @@ def axis_of_a_list():
     return ff.compile(lambda xs: ff.sum(xs, axis=0), ff.Seq(ff.f32[3]))  # here
 
 
-@mistake(ff.AxisError, "(0, 0)", "twice")
+@mistake(ff.AxisError, "(0, 0)", "permutation")
 def transpose_with_an_axis_twice():
     return ff.compile(lambda x: ff.transpose(x, 0, 0), ff.f32[3, 4])  # here
 
@@ -157,7 +157,7 @@ def no_value():
     return ff.compile(lambda x: x + "abc", ff.f32[3])  # here
 
 
-@mistake(ff.StructureError, "no value of a program", "None")
+@mistake(ff.StructureError, "None is no value of a program", "without a return")
 def step_without_return():
     def program(x):
         ff.tanh(x)
@@ -188,6 +188,21 @@ def shape_of_a_type():
 @mistake(ff.ShapeError, "whole numbers", "-1")
 def negative_extent():
     return ff.compile(lambda x: x + ff.zeros(-1), ff.f32[3])  # here
+
+
+@mistake(ff.ShapeError, "f32[6]", "(-2, -3)")
+def reshape_to_negative_extents():
+    return ff.compile(lambda x: x.reshape(-2, -3), ff.f32[6])  # here
+
+
+@mistake(ff.UnknownNameError, "f32[3]", "'log_2'", "ff's functions")
+def method_that_does_not_exist():
+    return ff.compile(lambda x: x.log_2(), ff.f32[3])  # here
+
+
+@mistake(ff.StructureError, "tanh(x)", "too many positional arguments")
+def arguments_of_a_word():
+    return ff.compile(lambda x: ff.tanh(x, x), ff.f32[3])  # here
 
 
 @mistake(ff.DtypeError, "complex")

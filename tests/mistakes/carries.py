@@ -15,39 +15,39 @@ class Memory(NamedTuple):
 numbers = ff.Seq(ff.f32[3])
 
 
-@mistake(ff.CarryError, "fold(step)", "carry[1].h", "(3,)", "(6,)")
+@mistake(ff.CarryError, "fold(step)", "takes carry[1].h as f32[3]", "gives f32[6]")
 def shape_of_a_leaf():
     def step(carry, x):
         count, memory = carry
-        return count + 1, Memory(ff.concat(memory.h, x), memory.c)  # here
+        return count + 1, Memory(ff.concat(memory.h, x), memory.c)
 
-    return ff.compile(ff.fold(step, init=(0.0, Memory(ff.zeros(3), ff.zeros(3)))), numbers)
+    return ff.compile(ff.fold(step, init=(0.0, Memory(ff.zeros(3), ff.zeros(3)))), numbers)  # here
 
 
 @mistake(ff.CarryError, "scan(step)", "carry[0]", "i64", "f32", "0.0")
 def dtype_of_a_leaf():
     def step(carry, x):
         total, h = carry
-        return total + ff.sum(x), h  # here
+        return total + ff.sum(x), h
 
-    return ff.compile(ff.scan(step, init=(0, ff.zeros(3))), numbers)
+    return ff.compile(ff.scan(step, init=(0, ff.zeros(3))), numbers)  # here
 
 
-@mistake(ff.CarryError, "carry['h']", "(3,)", "()")
+@mistake(ff.CarryError, "carry['h'] as f32[3]", "gives f32")
 def leaf_of_a_dict():
     def step(carry, x):
-        return {"h": ff.sum(x), "c": carry["c"]}  # here
+        return {"h": ff.sum(x), "c": carry["c"]}
 
-    return ff.compile(ff.fold(step, init={"h": ff.zeros(3), "c": 0.0}), numbers)
+    return ff.compile(ff.fold(step, init={"h": ff.zeros(3), "c": 0.0}), numbers)  # here
 
 
 @mistake(ff.CarryError, "scan(step)", "(f32[3], f32[3], f32[3])", "(f32[3], f32[3])", "(carry, output)")
 def number_of_parts():
     def step(carry, x):
         h, c = carry
-        return h + x, c, h  # here
+        return h + x, c, h
 
-    return ff.compile(ff.scan(step, init=(ff.zeros(3), ff.zeros(3))), numbers)
+    return ff.compile(ff.scan(step, init=(ff.zeros(3), ff.zeros(3))), numbers)  # here
 
 
 @mistake(ff.CarryError, "fold(<lambda>)", "f32[3]", "(f32[3], f32[3])")
@@ -56,10 +56,10 @@ def part_of_the_carry():
     return ff.compile(cell, numbers)
 
 
-@mistake(ff.CarryError, "unfold(<lambda>)", "(4,)", "(3,)")
+@mistake(ff.CarryError, "unfold(<lambda>)", "the carry as f32[3]", "gives f32[4]")
 def shape_in_an_unfold():
-    grow = lambda s: (ff.concat(s, ff.zeros(1)), s)  # here
-    return ff.compile(ff.unfold(grow, length=3), ff.f32[3])
+    grow = lambda s: (ff.concat(s, ff.zeros(1)), s)
+    return ff.compile(ff.unfold(grow, length=3), ff.f32[3])  # here
 
 
 @mistake(ff.StructureError, "step(s)", "2 arguments", "f32[3]", "unpack")
@@ -118,7 +118,7 @@ def feedback_without_the_last_output():
     return ff.compile(ff.unfold(speak, length=3), ff.f32[3])
 
 
-@mistake(ff.CarryError, "a branch's result", "(3,)", "()")
+@mistake(ff.CarryError, "one branch of ff.switch gives the result as f32[3]", "another gives f32")
 def branches_of_a_switch():
     def program(x):
         return ff.switch(0, [lambda: x, lambda: ff.sum(x)])  # here
@@ -126,16 +126,31 @@ def branches_of_a_switch():
     return ff.compile(program, ff.f32[3])
 
 
+@mistake(ff.DtypeError, "index of ff.switch", "f32", "ff.where")
+def condition_of_a_switch():
+    return ff.compile(lambda x: ff.switch(x, [lambda: x, lambda: -x]), ff.f32)  # here
+
+
+@mistake(ff.SizeError, "scan(<lambda>)", "carry", "never equal")
+def size_of_a_list_in_the_carry():
+    means = ff.window_map(lambda w: ff.mean(w, axis=0), 3)
+
+    def program(frames, xs):
+        return ff.scan(lambda s, _: means(s), init=xs)(frames)  # here
+
+    return ff.compile(program, numbers, numbers)
+
+
 @mistake(ff.StructureError, "ff.switch", "one branch or more")
 def switch_without_branches():
     return ff.compile(lambda x: ff.switch(0, []), ff.f32[3])  # here
 
 
-@mistake(ff.CarryError, "ff.reduce", "(3,)", "()")
+@mistake(ff.CarryError, "the operation of ff.reduce takes", "f32[3]", "gives f32")
 def result_of_a_reduction():
     return ff.compile(ff.reduce(lambda a, b: ff.sum(a + b), ff.zeros(3)), numbers)  # here
 
 
-@mistake(ff.ShapeError, "the identity of ff.reduce", "f32", "f32[3]")
+@mistake(ff.ShapeError, "the identity of ff.reduce", "f32[2]", "f32[3]")
 def identity_of_a_reduction():
-    return ff.compile(ff.reduce(lambda a, b: a + b, 0.0), numbers)  # here
+    return ff.compile(ff.reduce(lambda a, b: a + b, ff.zeros(2)), numbers)  # here

@@ -7,7 +7,7 @@ import foldfuse as ff
 from .case import mistake
 
 
-@mistake(ff.StructureError, "program(x)", "0 arguments")
+@mistake(ff.StructureError, "program", "no types", "ff.compile(f, ff.f32[3])")
 def without_types():
     def program(x):
         return x
@@ -18,6 +18,14 @@ def without_types():
 @mistake(ff.StructureError, "tanh", "no types", "ff.compile(f, ff.f32[3])")
 def word_without_types():
     return ff.compile(ff.tanh)  # here
+
+
+@mistake(ff.StructureError, "program(x, y)", "1 argument", "'y'")
+def one_type_for_two_parameters():
+    def program(x, y):
+        return x + y
+
+    return ff.compile(program, ff.f32)  # here
 
 
 @mistake(ff.StructureError, "3 is not a type", "ff.f32[64]")
@@ -40,7 +48,7 @@ def list_as_a_type():
     return ff.compile(ff.zip, [ff.f32, ff.f32])  # here
 
 
-@mistake(ff.StructureError, "'main'", "function or an expression", "Cell", "an object")
+@mistake(ff.StructureError, "'main'", "function or an expression", "the class Cell", "an object")
 def class_instead_of_a_function():
     class Cell:
         pass
@@ -95,12 +103,13 @@ def list_of_no_type():
 
 @mistake(ff.TreeError, "arity", "-1")
 def tree_of_negative_arity():
-    return ff.Tree(ff.f32, arity=-1)  # here
+    return ff.compile(ff.cata(lambda x, kids: x), ff.Tree(ff.f32, arity=-1))  # here
 
 
 @mistake(ff.TreeError, "kinds", "'leaf'", "twice")
 def tree_with_a_kind_twice():
-    return ff.Tree(ff.f32, kinds=("leaf", "leaf"))  # here
+    steps = {"leaf": lambda x, kids: x}
+    return ff.compile(ff.cata(steps), ff.Tree(ff.f32, kinds=("leaf", "leaf")))  # here
 
 
 @mistake(ff.StructureError, "f >> g takes a function", "3")
@@ -113,6 +122,6 @@ def fanned_out_with_a_number():
     return ff.tanh & 3  # here
 
 
-@mistake(ff.TraceError, "ff.compile", "outside")
+@mistake(ff.TraceError, "compiled model", "inside of a program", "compiled from")
 def compiled_inside_of_a_program():
     return ff.compile(lambda x: ff.compile(ff.tanh, ff.f32)(x), ff.f32)  # here

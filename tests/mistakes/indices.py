@@ -32,9 +32,10 @@ def name_as_an_index():
     return ff.compile(lambda x: x["h"], ff.f32[3])  # here
 
 
-@mistake(ff.StructureError, "one computed index")
+@mistake(ff.IndexRangeError, "out of range")
 def two_computed_indices():
-    return ff.compile(lambda x, i: x[i, i], ff.f32[3, 3], ff.i64)  # here
+    net = ff.compile(lambda x, i: x[i, i], ff.f32[3, 4], ff.i64)  # here
+    return net(torch.ones(2, 3, 4), torch.tensor([0, 3]))
 
 
 @mistake(ff.DtypeError, "whole number", "f32")

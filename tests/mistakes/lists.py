@@ -122,9 +122,9 @@ def list_beside_an_unfold():
     return net(torch.ones(2), torch.ones(2, 4))  # here
 
 
-@mistake(ff.StructureError, "Seq(f32)", "Grid(f32, 2)")
+@mistake(ff.StructureError, "Seq(Seq(f32))", "Grid(f32, 2)")
 def list_beside_a_grid():
-    return ff.compile(lambda xs, ys: xs + ys, numbers, ff.Grid(ff.f32, 2))  # here
+    return ff.compile(lambda xs, ys: xs + ys, ff.Seq(numbers), ff.Grid(ff.f32, 2))  # here
 
 
 @mistake(ff.StructureError, "ff.zip takes lists", "f32[3]")

@@ -25,9 +25,9 @@ def one_layer_name_twice():
 
 @mistake(ff.ParameterError, "'left'", "scope", "left.W")
 def name_of_a_scope():
-    left = ff.param((3,), "left")  # here
+    left = ff.param((3,), "left")
     with ff.scope("left"):
-        inner = ff.param((3,), "W")
+        inner = ff.param((3,), "W")  # here
     return ff.compile(lambda x: x * left + inner, ff.f32[3])
 
 
@@ -90,8 +90,8 @@ def layer_used_on_two_sizes():
 
 @mistake(ff.ShapeError, "inputs of two sizes", "second layer")
 def layer_composed_with_itself():
-    layer = ff.dense(2)
-    twice = layer >> layer  # here
+    layer = ff.dense(2)  # here
+    twice = layer >> layer
     return ff.compile(twice, ff.f32[3])
 
 

@@ -102,7 +102,7 @@ def length_of_a_list():
     return ff.compile(lambda xs: ff.sum(xs) / len(xs), numbers)  # here
 
 
-@mistake(ff.StructureError, "number", "not iterated")
+@mistake(ff.StructureError, "a number", "Python loop")
 def loop_over_a_number():
     return ff.compile(lambda x: [y for y in x], ff.f32)  # here
 

@@ -64,7 +64,7 @@ def named_with_another_shape():
     return ff.compile(lambda x: Word(x), ff.f32[3])  # here
 
 
-@mistake(ff.RepresentationError, "fold(<lambda>)", "f32[4]", "declared as Meaning", "Name the new carry too")
+@mistake(ff.RepresentationError, "fold(<lambda>)", "takes the carry Meaning", "gives f32[4]", "Name the new carry too")
 def carry_loses_its_name():
     def program(xs, m):
         return ff.fold(lambda s, x: s + x, init=m)(xs)  # here

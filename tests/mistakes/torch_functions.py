@@ -41,7 +41,7 @@ def loss_of_lists():
     return ff.compile(lambda x, y: F.cross_entropy(x, y), ff.Seq(ff.f32[5]), ff.Seq(ff.i64))  # here
 
 
-@mistake(ff.StructureError, "nn.LSTM", "nn.LSTMCell")
+@mistake(ff.TraceError, "nn.LSTM", "nn.LSTMCell")
 def recurrent_module():
     layer = nn.LSTM(3, 4)
     return ff.compile(lambda x: layer(x), ff.f32[5, 3])  # here
@@ -57,9 +57,25 @@ def result_written_into_a_tensor():
     return ff.compile(lambda x: torch.tanh(x, out=torch.zeros(3)), ff.f32[3])  # here
 
 
-@mistake(ff.StructureError, "torch's tanh", "argument")
+@mistake(ff.StructureError, "torch's round", "these arguments: it got an unexpected keyword argument 'decimals'")
 def argument_without_a_meaning():
-    return ff.compile(lambda x: torch.sum(x, 0, False, 3), ff.f32[3])  # here
+    return ff.compile(lambda x: torch.round(x, decimals=2), ff.f32[3])  # here
+
+
+@mistake(ff.StructureError, "torch's softmax", "dtype=", "ff.cast")
+def dtype_of_the_result():
+    return ff.compile(lambda x: F.softmax(x, 0, dtype=torch.float64), ff.f32[3])  # here
+
+
+@mistake(ff.StructureError, "norm of order 1")
+def order_of_a_norm():
+    return ff.compile(lambda x: torch.linalg.vector_norm(x, ord=1), ff.f32[3])  # here
+
+
+@mistake(ff.ShapeError, "layer_norm", "(5,)", "(1,)")
+def shape_of_a_normalisation():
+    norm = nn.LayerNorm(5)
+    return ff.compile(lambda x: norm(x), ff.f32[1])  # here
 
 
 @mistake(ff.AxisError, "axis 1", "rank 1", "per example")

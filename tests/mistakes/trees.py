@@ -19,12 +19,12 @@ def cyclic():
     return ff.forest(parents=[[-1, 2, 1]], values=[torch.ones(3)])  # here
 
 
-@mistake(ff.TreeError, "7", "3 nodes")
+@mistake(ff.TreeError, "7", "0 to 2")
 def dangling():
     return ff.forest(parents=[[-1, 0, 7]], values=[torch.ones(3)])  # here
 
 
-@mistake(ff.TreeError, "two roots")
+@mistake(ff.TreeError, "second root")
 def two_roots():
     return ff.forest(parents=[[-1, 0, -1]], values=[torch.ones(3)])  # here
 
@@ -34,7 +34,7 @@ def no_root():
     return ff.forest(parents=[[1, 0]], values=[torch.ones(2)])  # here
 
 
-@mistake(ff.TreeError, "itself")
+@mistake(ff.TreeError, "1 -> 1")
 def its_own_parent():
     return ff.forest(parents=[[-1, 1]], values=[torch.ones(2)])  # here
 
@@ -92,7 +92,7 @@ def leaf_left_out():
     return ff.compile(both, ff.Tree(ff.f32, arity=2))
 
 
-@mistake(ff.TraceError, "leaf=")
+@mistake(ff.TraceError, "arity=", "leaf=")
 def children_unpacked_without_a_leaf():
     def node(x, kids):
         left, right = kids  # here
@@ -113,7 +113,7 @@ def shape_of_an_unknown_result():
     return ff.compile(grown, ff.Tree(ff.f32[2]))
 
 
-@mistake(ff.CarryError, "a node's result", "f32[2]", "f32")
+@mistake(ff.CarryError, "ff.cata takes the result of a child as f32[2]", "a node gives f32")
 def node_of_another_type_than_leaf():
     fold = ff.cata(lambda x, kids: ff.sum(x) + ff.sum(ff.sum(kids)), leaf=lambda x: x)  # here
     return ff.compile(fold, ff.Tree(ff.f32[2]))
@@ -125,7 +125,7 @@ def kinds_of_cata():
     return ff.compile(fold, ff.Tree(ff.f32, kinds=("add", "neg")))
 
 
-@mistake(ff.TreeError, "one step per kind", "['add', 'neg']")
+@mistake(ff.TreeError, "one step per kind", "no kinds")
 def one_step_for_a_tree_with_kinds():
     fold = ff.cata({"add": lambda x, kids: x})  # here
     return ff.compile(fold, ff.Tree(ff.f32))
@@ -135,7 +135,7 @@ def one_step_for_a_tree_with_kinds():
 def kind_of_a_node():
     fold = ff.cata({"add": lambda x, kids: x + ff.sum(kids), "neg": lambda x, kids: -x})
     net = ff.compile(fold, ff.Tree(ff.f32, kinds=("add", "neg")))
-    return net([(("add", 1.0), [("pow", 2.0)])])  # here
+    return net([(("add", 1.0), [(("pow", 2.0), [])])])  # here
 
 
 @mistake(ff.TreeError, "no kinds", "kind=")
@@ -157,7 +157,7 @@ def tensor_instead_of_trees():
     return net(torch.ones(2, 3))  # here
 
 
-@mistake(ff.ShapeError, "[4]")
+@mistake(ff.ShapeError, "[batch, nodes, 3]", "[1, 2, 4]")
 def shape_of_the_values():
     net = ff.compile(total, ff.Tree(ff.f32[3]))
     return net(ff.forest(parents=[[-1, 0]], values=[torch.ones(2, 4)]))  # here
@@ -193,8 +193,12 @@ def node_of_one_parameter():
     return ff.compile(fold, ff.Tree(ff.f32))
 
 
-@mistake(ff.EmptyError, "empty")
-def maximum_over_an_empty_forest():
-    fold = ff.cata(lambda x, kids: x + ff.sum(kids), every=True)
-    net = ff.compile(lambda trees: ff.max(fold(trees)), ff.Tree(ff.f32), batched=False)  # here
-    return net(ff.forest(parents=[[]], values=[torch.ones(0)]))
+@mistake(ff.TreeError, "tree 0", "no node at all", "a root")
+def tree_without_nodes():
+    return ff.forest(parents=[[]], values=[torch.ones(0)])  # here
+
+
+@mistake(ff.TreeError, "takes one tree", "forest of 0")
+def empty_forest_where_a_tree_is_needed():
+    net = ff.compile(total, ff.Tree(ff.f32), batched=False)
+    return net(ff.forest(parents=[], values=[]))  # here

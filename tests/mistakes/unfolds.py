@@ -29,7 +29,7 @@ def length_of_a_float():
     return ff.unfold(count, length=2.5)  # here
 
 
-@mistake(ff.SizeError, "length=", "known when the program is compiled", "max_length=")
+@mistake(ff.SizeError, "length=", "known when the program is compiled", "until=")
 def computed_length():
     return ff.compile(lambda n: ff.unfold(count, init=0.0, length=n), ff.i64)  # here
 
@@ -65,7 +65,7 @@ def predicate_of_a_vector():
     return ff.compile(until, ff.f32[3])
 
 
-@mistake(ff.StructureError, "until=", "function", "5")
+@mistake(ff.StructureError, "until= of ff.unfold takes a function", "5")
 def predicate_that_is_no_function():
     return ff.unfold(count, until=5)  # here
 
@@ -79,9 +79,9 @@ def init_as_a_function():
 def inside_of_another():
     def outer(s):
         inner = ff.unfold(count, until=lambda y: y > s)(s)
-        return s + 1, inner  # here
+        return s + 1, inner
 
-    return ff.compile(ff.unfold(outer, until=lambda ys: ff.sum(ys) > 3), ff.f32)
+    return ff.compile(ff.unfold(outer, until=lambda ys: ff.sum(ys) > 3), ff.f32)  # here
 
 
 @mistake(ff.ShapeError, "temperature", "greater than 0", "0")

@@ -31,7 +31,7 @@ def larger_than_the_padded_list():
     return net(torch.ones(2, 4, 2))
 
 
-@mistake(ff.WindowError, "window of 3", "width", "only 2")
+@mistake(ff.WindowError, "window of 3", "dimension 1", "only 2")
 def larger_than_the_grid():
     layer = ff.conv(3, (2, 3))  # here
     net = ff.compile(layer, ff.Grid(ff.f32[2], 2))

@@ -1,0 +1,289 @@
+"""The real data of the examples: from the standard library and packages, split the same way in every run.
+
+Texts are strings; `padded` makes the tensors of symbol numbers that a model takes. Where a function gives two parts,
+one is to learn from, and the second is held out. Digits and lines are split example by example, texts by module.
+"""
+
+from __future__ import annotations
+
+import io
+import keyword
+import sysconfig
+import tokenize
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+ALPHABET = "\n" + "".join(map(chr, range(ord(" "), ord("~") + 1)))
+SYMBOLS = len(ALPHABET) + 1
+"""How many symbol numbers there are: the alphabet, and one that stands for every other character."""
+
+SPELLED = "zero one two three four five six seven eight nine".split()
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+CLASSES = "space name keyword number string comment operator".split()
+"""The token classes of `tagged_source`, by number."""
+
+# Modules that are one file in every supported version of Python.
+TRAINING = """
+    argparse ast bdb calendar cmd codecs configparser contextlib copy dataclasses difflib dis doctest enum fractions
+    ftplib functools gettext gzip inspect ipaddress locale mailbox mimetypes ntpath optparse os pdb pickle pickletools
+    platform plistlib posixpath pprint pydoc random selectors shutil smtplib socket ssl statistics subprocess tarfile
+    tempfile threading tokenize trace traceback turtle types typing uuid warnings zipapp
+""".split()
+HELD_OUT = "bisect csv fileinput glob heapq queue shelve socketserver textwrap timeit weakref".split()
+
+
+class Images(NamedTuple):
+    """Images [n, height, width, channels] between 0 and 1, and the digit [n] that each shows."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+class Lines(NamedTuple):
+    """Lines of text, and the number [n] of the module that each comes from."""
+
+    lines: list[str]
+    modules: torch.Tensor
+
+
+class Tagged(NamedTuple):
+    """A text as symbol numbers [n], and the token class [n] of each character (see `CLASSES`)."""
+
+    symbols: torch.Tensor
+    classes: torch.Tensor
+
+
+def places(count: int, fraction: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the places of the examples to learn from, and of the held-out `fraction`, shuffled with a fixed seed."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    held_out = round(count * fraction)
+    return order[held_out:], order[:held_out]
+
+
+def digits(fraction: float = 0.25, seed: int = 0) -> tuple[Images, Images]:
+    """Return scikit-learn's 1,797 handwritten digits of 8 x 8 grey pixels, to learn from and held out.
+
+    Args:
+        fraction: the part that is held out.
+        seed: of the split.
+
+    Returns:
+        Two `Images` of one channel: [1348, 8, 8, 1] and [449, 8, 8, 1] if nothing else is said.
+    """
+    from sklearn.datasets import load_digits
+
+    loaded = load_digits()
+    images = torch.tensor(loaded.images, dtype=torch.float32)[..., None] / 16
+    labels = torch.tensor(loaded.target, dtype=torch.int64)
+    return tuple(Images(images[part], labels[part]) for part in places(len(labels), fraction, seed))
+
+
+def colour_digits(fraction: float = 0.25, seed: int = 0) -> tuple[Images, Images]:
+    """Return the digits of `digits`, same split and order, each painted in one random colour on another.
+
+    The two colours are drawn with a fixed seed and apart from each other by at least 0.6 in some channel, so ink is now
+    brighter than paper and now darker: the grey image is not just a sum of the channels.
+
+    Returns:
+        Two `Images` of three channels: [1348, 8, 8, 3] and [449, 8, 8, 3] if nothing else is said.
+    """
+    generator = torch.Generator().manual_seed(seed + 1)
+    painted = []
+    for grey, labels in digits(fraction, seed):
+        paper, ink = torch.rand(2, len(labels), 1, 1, 3, generator=generator)
+        channel = torch.randint(3, (len(labels), 1, 1, 1), generator=generator)
+        bright = torch.rand(len(labels), 1, 1, 1, generator=generator) < 0.5
+        high, low = (torch.rand(2, len(labels), 1, 1, 1, generator=generator) * 0.2).unbind()
+        chosen = torch.arange(3) == channel
+        paper = torch.where(chosen, torch.where(bright, 1 - high, low), paper)
+        ink = torch.where(chosen, torch.where(bright, low, 1 - high), ink)
+        painted.append(Images(paper + (ink - paper) * grey, labels))
+    return tuple(painted)
+
+
+def spelled_digits() -> list[str]:
+    """Return the ten English words for the digits, by digit."""
+    return list(SPELLED)
+
+
+def spelled_number(number: int) -> str:
+    """Return the English words for a number from 20 to 99."""
+    tens, units = divmod(number, 10)
+    return TENS[tens - 2] + (f"-{SPELLED[units]}" if units else "")
+
+
+def number_images(source: Images, numbers: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Return images of numbers of two digits, each digit a random one of that kind among given images.
+
+    Args:
+        source: images of digits, such as a part of `digits()`, which the digits are taken from.
+        numbers: whole numbers [n] from 0 to 99.
+        generator: chooses the images; torch's own when left out.
+
+    Returns:
+        Images [n, 8, 16, 1].
+    """
+    sides = []
+    for digit in (numbers // 10, numbers % 10):
+        shows = (source.labels == digit[:, None]).float()
+        sides.append(source.images[torch.multinomial(shows, 1, generator=generator).squeeze(1)])
+    return torch.cat(sides, dim=2)
+
+
+def symbols(text: str, alphabet: str = ALPHABET) -> torch.Tensor:
+    """Return a text as symbol numbers [n]; a character outside the alphabet becomes `len(alphabet)`."""
+    number = {character: place for place, character in enumerate(alphabet)}
+    return torch.tensor([number.get(character, len(alphabet)) for character in text], dtype=torch.int64)
+
+
+def characters(numbers: torch.Tensor | list[int], alphabet: str = ALPHABET) -> str:
+    """Return symbol numbers as a text, with a replacement sign for the symbol outside the alphabet."""
+    return "".join((alphabet + "\N{REPLACEMENT CHARACTER}")[number] for number in numbers)
+
+
+def padded(texts: list[str], alphabet: str = ALPHABET) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return texts as symbol numbers [n, longest], padded with zeros, and their lengths [n]: what `ff.ragged` takes."""
+    rows = [symbols(text, alphabet) for text in texts]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])
+
+
+@cache
+def module_source(module: str) -> str:
+    """Return the source text of a module of the standard library that is one file."""
+    return (Path(sysconfig.get_paths()["stdlib"]) / f"{module}.py").read_text(encoding="utf-8")
+
+
+def source_text(modules: list[str]) -> torch.Tensor:
+    """Return the source of modules, one after the other, as one tensor of symbol numbers [n]."""
+    return symbols("\n".join(map(module_source, modules)))
+
+
+def windows(texts: torch.Tensor | tuple, starts: torch.Tensor, length: int):
+    """Return the windows [rows, length] that begin at `starts` [rows], of one tensor or of each of a tuple of them."""
+    if isinstance(texts, tuple):
+        return tuple(windows(text, starts, length) for text in texts)
+    return texts[starts[:, None] + torch.arange(length)]
+
+
+def source_lines(
+    modules: list[str], least: int = 20, most: int = 80, fraction: float = 0.2, seed: int = 0
+) -> tuple[Lines, Lines]:
+    """Return lines of the source of some modules, to learn from and held out, each with the number of its module.
+
+    A line is stripped, has from `least` to `most` characters, and stands in one of the modules only: a held-out line is
+    never seen in training.
+
+    Args:
+        modules: names of modules; a line's number is the place of its module here.
+        least: fewest characters.
+        most: most characters.
+        fraction: the part that is held out.
+        seed: of the split.
+
+    Returns:
+        Two `Lines`.
+    """
+    found: dict[str, set[int]] = {}
+    for number, module in enumerate(modules):
+        for line in module_source(module).splitlines():
+            if least <= len(line.strip()) <= most:
+                found.setdefault(line.strip(), set()).add(number)
+    kept = [(line, *numbers) for line, numbers in found.items() if len(numbers) == 1]
+    parts = ([kept[place] for place in part.tolist()] for part in places(len(kept), fraction, seed))
+    return tuple(Lines([line for line, _ in part], torch.tensor([number for _, number in part])) for part in parts)
+
+
+def token_classes(text: str) -> torch.Tensor:
+    """Return the number [n] of the token class of every character of a Python text, as `tokenize` sees it."""
+    starts = [0]
+    for line in text.split("\n"):  # as `tokenize` counts lines: a form feed ends none
+        starts.append(starts[-1] + len(line) + 1)
+    of = [0] * len(text)
+    names = {tokenize.NUMBER: "number", tokenize.STRING: "string", tokenize.COMMENT: "comment", tokenize.OP: "operator"}
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        name = names.get(token.type)
+        if token.type == tokenize.NAME:
+            name = "keyword" if keyword.iskeyword(token.string) else "name"
+        elif tokenize.tok_name[token.type].startswith(("FSTRING", "TSTRING")):
+            name = "string"
+        if name is not None:
+            begin, end = (starts[row - 1] + column for row, column in (token.start, token.end))
+            of[begin:end] = [CLASSES.index(name)] * (end - begin)
+    return torch.tensor(of, dtype=torch.int64)
+
+
+def tagged_source() -> tuple[Tagged, Tagged]:
+    """Return Python source with the token class of every character: of the modules `TRAINING`, and of `HELD_OUT`.
+
+    Returns:
+        Two `Tagged`, each one long text; `windows(tagged, starts, length)` cuts both of its tensors alike.
+    """
+
+    def tagged(modules: list[str]) -> Tagged:
+        texts = [module_source(module) + "\n" for module in modules]
+        return Tagged(symbols("".join(texts)), torch.cat([token_classes(text) for text in texts]))
+
+    return tagged(TRAINING), tagged(HELD_OUT)
+
+
+def name_pairs(
+    language: str, kinds: tuple[str, ...] = ("territories", "languages"), fraction: float = 0.2, seed: int = 0
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return pairs of an English name and the same in another language, from Unicode's CLDR, by way of Babel.
+
+    Every English name and every name of the other language occurs once. Pairs that are written alike stay in: filter
+    them where they would make a task too easy.
+
+    Args:
+        language: CLDR's code, such as `"de"` or `"fr"`.
+        kinds: attributes of `babel.Locale`, such as `"territories"`, `"languages"`, `"scripts"`, `"currencies"`.
+        fraction: the part that is held out.
+        seed: of the split.
+
+    Returns:
+        The pairs to learn from, and the held-out ones.
+    """
+    from babel import Locale
+
+    english, other = Locale("en"), Locale(language)
+    pairs: dict[str, str] = {}
+    for kind in kinds:
+        first, second = getattr(english, kind), getattr(other, kind)
+        for code in sorted(set(first) & set(second)):
+            if second[code] not in pairs.values():
+                pairs.setdefault(first[code], second[code])
+    listed = list(pairs.items())
+    return tuple([listed[place] for place in part.tolist()] for part in places(len(listed), fraction, seed))
+
+
+def date_pairs(
+    language: str = "en", count: int = 4000, fraction: float = 0.2, seed: int = 0
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return pairs of a date as CLDR writes it (medium, long or full) and as ISO 8601 does, by way of Babel.
+
+    Days are drawn from 1950 to 2049, and no day is drawn twice: a held-out day is in training in no form.
+
+    Args:
+        language: CLDR's code.
+        count: how many days.
+        fraction: the part that is held out.
+        seed: of the days, of their forms and of the split.
+
+    Returns:
+        The pairs to learn from, and the held-out ones: `("Thursday, March 12, 2020", "2020-03-12")`.
+    """
+    from datetime import date
+
+    from babel.dates import format_date
+
+    generator = torch.Generator().manual_seed(seed)
+    first, last = date(1950, 1, 1).toordinal(), date(2049, 12, 31).toordinal()
+    days = (first + torch.randperm(last - first + 1, generator=generator)[:count]).tolist()
+    forms = torch.randint(3, (count,), generator=generator).tolist()
+    pairs = []
+    for day, form in zip(map(date.fromordinal, days), forms):
+        pairs.append((format_date(day, ("medium", "long", "full")[form], locale=language), day.isoformat()))
+    return tuple([pairs[place] for place in part.tolist()] for part in places(count, fraction, seed))
