@@ -64,7 +64,8 @@ class Builder:
             return self.captures[value]
         if self.parent is None or not self.parent.can_use(value):
             raise TraceError(
-                f"the value {value.name or value.type} belongs to another step or program: it was kept from an earlier call. "
+                f"the value {value.name or value.type} belongs to another step or program: it was kept from an "
+                "earlier call. "
                 "Pass it as part of the carry or the output instead"
             )
         self.parent.use(value)

@@ -1,6 +1,7 @@
 """Checkpointing: a long scan as a scan over segments, each a scan of its own.
 
-``scan k = join . scan (scan k) . split``. Marked `checkpoint`, the outer scan keeps its carries only, and its backward step
+``scan k = join . scan (scan k) . split``. Marked `checkpoint`, the outer scan keeps its carries only, and its backward
+step
 runs the inner scan again: what is kept falls from every step's values to one carry per segment and one segment's values
 (Griewank & Walther, *Evaluating Derivatives*, ch. 12, with one level).
 """
@@ -20,7 +21,9 @@ SEGMENT = 32
 
 
 def for_memory(graph: Graph, memory: str) -> Graph:
-    """The graph as a residual choice wants it: every scan in segments for "recompute", those with a heavy carry for "auto"."""
+    """The graph as a residual choice wants it: every scan in segments for "recompute", those with a heavy carry for
+    "auto".
+    """
     if memory == "save":
         return graph
     return checkpointed(graph, (lambda equation: True) if memory == "recompute" else carries_dominate)
@@ -33,8 +36,8 @@ def is_checkpointable(equation: Equation) -> bool:
 
 
 def _varying(graph: Graph) -> set[str]:
-    """The axes (as text) that some list size varies over: a loop over one of them enters that size's table, and loops over
-    segments would not."""
+    """The axes (as text) that some list size varies over: a loop over one of them enters that size's table, and loops
+    over segments would not."""
     over = {axis for declaration in graph.sizes for axis in declaration.over}
     for equation in sub_equations(graph.body):
         over.update(str(axis) for _, index in equation.binds for axis in equation.outputs[index].type.axes)

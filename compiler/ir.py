@@ -316,7 +316,8 @@ def _verify_body(body: Lambda, sizes: frozenset[str], where: str) -> None:
             raise VerificationError(f"{equation.op} is ill typed{where}: {error} (inputs {equation.types})") from error
         if types != tuple(v.type for v in equation.outputs):
             raise VerificationError(
-                f"{equation.op}{dict(equation.attributes)} gives {types}{where}, but its outputs are declared {tuple(v.type for v in equation.outputs)}"
+                f"{equation.op}{dict(equation.attributes)} gives {types}{where}, but its outputs are declared "
+                f"{tuple(v.type for v in equation.outputs)}"
             )
         for value in equation.outputs:
             define(value)

@@ -92,7 +92,9 @@ class _Inputs:
         self.named: dict[str, Named] = {}
 
     def size(self, hint: str, axes: tuple[Size, ...] | None, name: str | None = None) -> Named:
-        """A size that an input binds, varying with the batch and the given axes; with None it is one number per call."""
+        """A size that an input binds, varying with the batch and the given axes; with None it is one number per
+        call.
+        """
         if name is not None and name in self.named:
             return self.named[name]
         size = self.program.sizes.fresh(name or hint)
@@ -141,7 +143,9 @@ class _Inputs:
         parts = type_.values() if isinstance(type_, Mapping) else type_
         made = [self.make(part, axes, hint) for part in parts]
         structure = (
-            dict(zip(type_, [m[0] for m in made], strict=True)) if isinstance(type_, Mapping) else types.rebuild(_flat(type_), iter([m[0] for m in made]))
+            dict(zip(type_, [m[0] for m in made], strict=True))
+            if isinstance(type_, Mapping)
+            else types.rebuild(_flat(type_), iter([m[0] for m in made]))
         )
         return structure, Port("product", parts=tuple(m[1] for m in made), product=_flat(type_))
 
@@ -191,7 +195,9 @@ def port_of(structure: Any, counter: list[int]) -> Port:
 
 def _map_port(port: Port, change: Any) -> Port:
     type_ = port.type.map_sizes(change) if port.type is not None else None
-    return replace(port, type=type_, sizes=tuple(map(change, port.sizes)), parts=tuple(_map_port(p, change) for p in port.parts))
+    return replace(
+        port, type=type_, sizes=tuple(map(change, port.sizes)), parts=tuple(_map_port(p, change) for p in port.parts)
+    )
 
 
 def float_of(type_: Any) -> DType | None:
@@ -211,7 +217,9 @@ def float_of(type_: Any) -> DType | None:
     return None
 
 
-def trace_entry(name: str, function: Any, argument_types: Sequence[Any], batched: bool = True, training: bool = False) -> Entry:
+def trace_entry(
+    name: str, function: Any, argument_types: Sequence[Any], batched: bool = True, training: bool = False
+) -> Entry:
     """Trace one entry point.
 
     Arguments:
@@ -238,7 +246,9 @@ def trace_entry(name: str, function: Any, argument_types: Sequence[Any], batched
     stored = floats[0] if floats else f32
     program = Program(f32 if stored.bits == 16 else stored, training)
     inputs = _Inputs(program, batched)
-    made = [inputs.make(type_, (), f"x{i}" if len(argument_types) > 1 else "x") for i, type_ in enumerate(argument_types)]
+    made = [
+        inputs.make(type_, (), f"x{i}" if len(argument_types) > 1 else "x") for i, type_ in enumerate(argument_types)
+    ]
     root = program.root
 
     def index(inner: Scope) -> Value:
@@ -303,7 +313,7 @@ def _finish(
         (*names, *(["seed"] if seed else []), *(v.name for v in data)),
         (*(f"y{i}" if shown > 1 else "y" for i in range(shown)), *(f"count_{name}" for name, _ in counts)),
         tuple(declared),
-        tuple(c for c in (*checks, *merged_checks) if c[0] != c[1] and not isinstance(c[0], Constant)) ,
+        tuple(c for c in (*checks, *merged_checks) if c[0] != c[1] and not isinstance(c[0], Constant)),
     )
     verify(graph, "tracing")
     ports = tuple(port for _, port in made)

@@ -166,7 +166,8 @@ def current() -> Scope:
     scope = _CURRENT.get()
     if scope is None:
         raise TraceError(
-            "an operation of a program was called outside of one. Put it into a function (a step, a lambda) and give that to "
+            "an operation of a program was called outside of one. Put it into a function (a step, a lambda) and "
+            "give that to "
             "ff.compile or to a combinator"
         )
     return scope

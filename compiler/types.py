@@ -253,7 +253,8 @@ def check_type(type_: Any) -> None:
             check_type(part)
         return
     raise StructureError(
-        f"{type_!r} is not a type. Write ff.f32[64] for an array, ff.Seq(…), ff.Grid(…, dims), ff.Tree(…), ff.Rep(name, …), "
+        f"{type_!r} is not a type. Write ff.f32[64] for an array, ff.Seq(…), ff.Grid(…, dims), ff.Tree(…), "
+        "ff.Rep(name, …), "
         "or a tuple, NamedTuple or dict of types"
     )
 

@@ -20,7 +20,7 @@ ALPHABET, END, START = ".abcdefghijklmnopqrstuvwxyz", 0, 27  # a full stop ends 
 def captioner(width=64):
     """Return two programs on one parameter set: `loss` of an image and its caption, and the caption `said`."""
     square = lambda channels: ff.conv(channels, (3, 3), padding="same") >> ff.relu
-    look = square(16) >> square(24) >> ff.max_pool(2) >> square(48) >> ff.mean >> ff.dense(width) >> ff.tanh
+    look = square(16) >> square(24) >> ff.max_pool(2) >> square(48) >> ff.mean >> ff.layer_norm() >> ff.dense(width)
     embed, score, gates, new = ff.embedding(28, 16), ff.dense(27), ff.dense(2 * width), ff.dense(width)
 
     def speak(state, letter):  # a gated recurrent unit (Cho et al., 2014)
@@ -70,8 +70,8 @@ def run(steps: int = 300, picture: bool = False) -> dict:
     training, held_out = digits()
     names, (letters, lengths) = spelled_digits(), padded([f"{name}." for name in spelled_digits()], ALPHABET)
     model = ff.compile(captioner())
-    optimiser = torch.optim.AdamW(model.parameters(), lr=6e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=steps)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
     for _ in tqdm(range(steps), unit="step"):
         rows = torch.randint(len(training.labels), (64,))
         labels = training.labels[rows]

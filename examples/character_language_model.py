@@ -197,7 +197,7 @@ def main(arguments=None):
     for number, row in enumerate(written.tolist(), start=1):
         print(f"\n-- written, {number} " + "-" * 60 + f"\n    def {characters(row)}")
 
-    print(f"\n-- laws applied {'-' * 60}\n{model.explain()}")
+    print(f"\n-- compiled {'-' * 64}\n{model.explain(brief=True)}")
 
     print(f"\n{'held-out bits per character':<30}{'':>10}")
     for name, value in (

@@ -1,4 +1,7 @@
-"""A fold encodes a list of any length in one vector: which standard-library module does this line of code come from?"""
+"""A fold encodes a list of any length as one vector: which standard-library module does a line of code come from?
+
+The baselines are a linear model of how often each character occurs, and the most frequent module.
+"""
 
 import argparse
 
@@ -28,6 +31,7 @@ def gru(hidden, width):
 
 
 def encoder():
+    """Return the expression from a line to the scores of the modules."""
     read = ff.fold(gru(HIDDEN, EMBEDDED), init=ff.zeros(HIDDEN))
     return ff.map(ff.embedding(SYMBOLS, EMBEDDED)) >> read >> ff.dropout(0.4) >> ff.dense(len(MODULES))
 
@@ -44,13 +48,14 @@ def bag_of_characters(lines, modules):
 
 
 def run(steps: int = 1500) -> dict:
+    """Train on lines of eight modules, and judge on other lines."""
     torch.manual_seed(0)
     training, held_out = source_lines(MODULES, fraction=0.2, seed=0)
     model = ff.compile(encoder(), ff.Seq(ff.i64))
     symbols, lengths = padded(training.lines)
     optimiser = torch.optim.AdamW(model.parameters(), RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=max(steps, 2), pct_start=0.1)
-    for _ in (bar := tqdm(range(steps))):
+    for _ in (bar := tqdm(range(steps), unit="step")):
         rows = torch.randint(len(lengths), (BATCH,))
         taken = ff.ragged(symbols[rows, : lengths[rows].max()], lengths[rows])
         loss = torch.nn.functional.cross_entropy(model(taken), training.modules[rows])
@@ -60,7 +65,7 @@ def run(steps: int = 1500) -> dict:
         optimiser.step()
         schedule.step()
         bar.set_postfix_str(f"loss {loss.item():.2f}", refresh=False)
-    
+
     with torch.no_grad():
         guessed = model.eval()(ff.ragged(*padded(held_out.lines))).argmax(1)
     accuracy = lambda guessed: (guessed == held_out.modules).float().mean().item()
@@ -80,7 +85,7 @@ def run(steps: int = 1500) -> dict:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1500)
-    for name, value in run(parser.parse_args().steps).items():
-        print(f"{name:<10} {value}")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=1500, help="steps of training (default: %(default)s)")
+    told = run(parser.parse_args().steps)
+    print(f"{told['signature']}\n\nresult    {told['result']}\nbaseline  {told['baseline']}")

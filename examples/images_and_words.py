@@ -34,7 +34,7 @@ unit = ff.expression(lambda v: v / ff.norm(v), "unit")
 with ff.scope("see"):
     square = ff.conv(16, (3, 3), padding="same") >> ff.relu >> ff.max_pool(2) >> ff.conv(32, (3, 3), padding="same")
     whole = ff.max_pool(2) >> ff.conv(128, (2, 4)) >> ff.relu >> ff.mean  # one window sees all that is left: 2 by 4
-    see = (square >> ff.relu >> whole >> ff.dense(64) >> unit >> Meaning).typed(Picture, Meaning)
+    see = (square >> ff.relu >> whole >> ff.layer_norm() >> ff.dense(64) >> unit >> Meaning).typed(Picture, Meaning)
 with ff.scope("read"):
     fold = ff.map(ff.embedding(28, 24)) >> ff.fold(gru(96), init=ff.zeros(96))
     read = (fold >> ff.dense(64) >> unit >> Meaning).typed(Word, Meaning)

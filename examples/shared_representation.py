@@ -22,7 +22,8 @@ def programs(width):
         grey = ff.conv(16, (3, 3), padding="same") >> ff.relu >> Edges
     with ff.scope("colour"):
         colour = ff.conv(16, (3, 3), padding="same") >> ff.relu >> Edges
-    shape = ff.conv(width, (3, 3)) >> ff.relu >> ff.max_pool(2) >> ff.conv(width, (3, 3)) >> ff.relu >> ff.mean
+    wide = ff.conv(width, (3, 3)) >> ff.relu >> ff.max_pool(2)
+    shape = wide >> ff.conv(width, (3, 3)) >> ff.relu >> ff.mean >> ff.layer_norm()
     inputs = {"grey": grey.typed(Grey, Edges) >> shape, "colour": colour.typed(Colour, Edges) >> shape}
     tasks = {"digit": ff.dense(10, name="digit"), "parity": ff.dense(2, name="parity")}
     types = {"grey": Grey, "colour": Colour}
@@ -74,7 +75,7 @@ def accuracies(models, held_out):
     return found
 
 
-def run(steps: int = 600) -> dict:
+def run(steps: int = 400) -> dict:
     """Train jointly, and separately with as many parameters, and compare on held-out images."""
     torch.manual_seed(0)
     training, held_out = examples()
@@ -98,6 +99,6 @@ def run(steps: int = 600) -> dict:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=600, help="steps of training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=400, help="steps of training (default: %(default)s)")
     told = run(parser.parse_args().steps)
     print(f"{told['signature']}\n\nresult    {told['result']}\nbaseline  {told['baseline']}")

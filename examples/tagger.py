@@ -1,4 +1,7 @@
-"""A scan gives an output for every element: tag each character of Python source with its token class."""
+"""A scan gives an output for every element: tag each character of Python source with its token class.
+
+The baseline is the most frequent class of each character.
+"""
 
 import argparse
 
@@ -27,6 +30,7 @@ def lstm(hidden, width):
 
 
 def tagger():
+    """Return the expression from symbols to the scores of their classes."""
     left = ff.scan(lstm(HIDDEN, EMBEDDED), init=(ff.zeros(HIDDEN), ff.zeros(HIDDEN)))
     return ff.map(ff.embedding(SYMBOLS, EMBEDDED)) >> left >> ff.map(ff.dense(len(CLASSES)))
 
@@ -35,7 +39,7 @@ def train(model, source, steps):
     """Train on windows of a tagged text: the mean cross entropy of every character's class."""
     optimiser = torch.optim.AdamW(model.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=max(steps, 2), pct_start=0.1)
-    for _ in (bar := tqdm(range(steps))):
+    for _ in (bar := tqdm(range(steps), unit="step")):
         symbols, classes = windows(source, torch.randint(len(source.symbols) - LENGTH, (BATCH,)), LENGTH)
         loss = torch.nn.functional.cross_entropy(model(symbols).flatten(0, 1), classes.flatten())
         optimiser.zero_grad()
@@ -47,7 +51,7 @@ def train(model, source, steps):
 
 
 def accuracy(model, source, length=400):
-    """Return the part of a text's characters that are tagged rightly, cut into windows longer than those of training."""
+    """Return the part of a text's characters that are tagged rightly, in windows longer than those of training."""
     cut = windows(source, torch.arange(0, len(source.symbols) - length, length), length)
     with torch.no_grad():
         return (model(cut[0]).argmax(-1) == cut[1]).float().mean().item()
@@ -61,8 +65,9 @@ def most_frequent(training, held_out):
 
 
 def run(steps: int = 800) -> dict:
+    """Train on windows of modules' source, and judge on whole other modules."""
     torch.manual_seed(0)
-    training, held_out = tagged_source()  # whole modules are held out
+    training, held_out = tagged_source()
     model = ff.compile(tagger(), ff.Seq(ff.i64))
     train(model, training, steps)
     measured = {"accuracy": accuracy(model, held_out), "most frequent class": most_frequent(training, held_out)}
@@ -77,7 +82,7 @@ def run(steps: int = 800) -> dict:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=800)
-    for name, value in run(parser.parse_args().steps).items():
-        print(f"{name:<10} {value}")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=800, help="steps of training (default: %(default)s)")
+    told = run(parser.parse_args().steps)
+    print(f"{told['signature']}\n\nresult    {told['result']}\nbaseline  {told['baseline']}")

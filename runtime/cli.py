@@ -92,7 +92,8 @@ def _model(found: Any, target: str) -> Model:
         return compile(*found)
     if isinstance(found, Expression):
         raise TargetError(
-            f"{target} is an expression, and its input types are not known: name a tuple (expression, *types) or a model"
+            f"{target} is an expression, and its input types are not known: name a tuple (expression, *types) or a "
+            "model"
         )
     if callable(found) and not isinstance(found, (type, nn.Module)):
         needed = _needed(found)

@@ -278,7 +278,7 @@ def _accumulate_rows(equation: Any, depth: int, prepare: Any) -> Run:
     return run
 
 
-# --- another name for a size --------------------------------------------------------------------------------------------
+# --- another name for a size -----------------------------------------------------------------------------------------
 
 
 def _resize(equation: Any, depth: int, prepare: Any) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +20,7 @@ from ..compiler.parameters import Parameter, names
 from ..compiler.parser import parse
 from ..compiler.pipeline import Compiled, compile_graph, normalise
 from ..compiler.precision import with_precision
-from ..compiler.program import Entry, trace_entry
+from ..compiler.program import Entry
 from ..compiler.taps import has_taps, with_taps_as_outputs, without_taps
 from ..compiler.text import show
 from ..compiler.types import DTYPES, DType, f16, f32, f64
@@ -32,6 +33,7 @@ from .executable import printed
 from .forest import Forest
 from .initial import attach, fetch, initial
 from .ragged import Ragged
+from .tracing import trace
 
 
 @dataclass
@@ -129,16 +131,8 @@ def compile(program: Any, *types: Any, batched: bool = True, memory: str = "auto
             )
         function, *argument_types = entry
         check_function(function, f"the entry point {entry_name!r}")
-        traced[entry_name] = _trace(entry_name, function, argument_types, batched)
+        traced[entry_name] = trace(entry_name, function, argument_types, batched)
     return Model(traced, memory)
-
-
-def _trace(name: str, function: Any, types: Sequence[Any], batched: bool) -> tuple[Entry, Entry]:
-    evaluation = trace_entry(name, function, types, batched, training=False)
-    training = evaluation
-    if evaluation.mode_matters:
-        training = trace_entry(name, function, types, batched, training=True)
-    return evaluation, training
 
 
 class Model(nn.Module):
@@ -152,21 +146,21 @@ class Model(nn.Module):
     def __init__(self, traced: Mapping[str, tuple[Entry, Entry]], memory: str):
         super().__init__()
         self._memory = memory
-        owned: dict[Any, DType] = {}
+        owned = _Owned()
         for entries in traced.values():
             for entry in entries:
                 for key, value in zip(entry.parameters, entry.graph.body.parameters):
                     dtype = entry.stored if value.type.dtype.is_float else value.type.dtype
-                    owned.setdefault(key if isinstance(key, Parameter) else _Held(*key), dtype)
-        full = _full_names(list(owned))
+                    owned.dtypes.setdefault(owned.key(key), dtype)
+        full = owned.names()
         tensors: dict[str, Tensor] = {}
         for key in sorted(full, key=lambda k: k.serial if isinstance(k, Parameter) else -1):
-            tensors[full[key]] = key.tensor if isinstance(key, _Held) else _made(key, owned[key])
+            tensors[full[key]] = key.tensor if isinstance(key, _Held) else _made(key, owned.dtypes[key])
         attach(self, tensors, {name: getattr(key, "source", None) for key, name in full.items()})
         self._entries: dict[str, EntryPoint] = {}
         for name, (evaluation, training) in traced.items():
             parameters = {
-                mode: tuple(full[k if isinstance(k, Parameter) else _Held(*k)] for k in entry.parameters)
+                mode: tuple(full[owned.key(k)] for k in entry.parameters)
                 for mode, entry in ((False, evaluation), (True, training))
             }
             tapped = evaluation.graph if has_taps(evaluation.graph) else None
@@ -280,10 +274,15 @@ class Model(nn.Module):
         compiled = self.compiled(entry)
         return "\n\n".join(str(graph) for graph in (compiled.forward, compiled.backward) if graph is not None)
 
-    def explain(self, entry: str | None = None) -> str:
-        """What the compiler did with an entry point: its type, the laws that fired and those that did not and why, what
-        is left inside of each loop, and what is kept for the backward pass."""
-        return report.explain(self._entry(entry).evaluation, self.compiled(entry), self._memory)
+    def explain(self, entry: str | None = None, brief: bool = False) -> str:
+        """What the compiler did with an entry point: its type; what is left inside of each loop; the laws that moved
+        work and where, those that were in question and why they did not apply; what is kept for the backward pass.
+
+        Arguments:
+            entry: name of the entry point; the first when left out.
+            brief: leave out the places in the program.
+        """
+        return report.explain(self._entry(entry).evaluation, self.compiled(entry), self._memory, brief)
 
     # --- other evaluators ---------------------------------------------------------------------------------------------
 
@@ -349,23 +348,52 @@ class _Held:
     def __init__(self, name: str, tensor: Tensor):
         self.name, self.tensor = name, tensor
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Held) and other.tensor is self.tensor
 
-    def __hash__(self) -> int:
-        return id(self.tensor)
+class _Owned:
+    """The parameters and held tensors of all entry points, each once."""
 
+    def __init__(self) -> None:
+        self.dtypes: dict[Parameter | _Held, DType] = {}
+        self._held: dict[int, _Held] = {}
+        self._made: dict[str, list[_Held]] = {}
 
-def _full_names(owned: list[Any]) -> dict[Any, str]:
-    full: dict[Any, str] = names([p for p in owned if isinstance(p, Parameter)])
-    taken = set(full.values())
-    for held in owned:
-        if isinstance(held, _Held):
-            if held.name in taken:
-                raise ParameterError(f"two parameters are called {held.name!r}; keep the modules under different names")
-            taken.add(held.name)
-            full[held] = held.name
-    return full
+    def key(self, given: Any) -> Parameter | _Held:
+        """What stands for an entry of `Entry.parameters`."""
+        if isinstance(given, Parameter):
+            return given
+        name, tensor = given
+        if id(tensor) not in self._held:
+            constant = "." not in name and not tensor.requires_grad
+            # A step that makes a tensor makes it anew whenever it is traced.
+            made = self._made.setdefault(name, []) if constant else []
+            found = next((h for h in made if h.tensor.dtype == tensor.dtype and torch.equal(h.tensor, tensor)), None)
+            if found is None:
+                found = _Held(name, tensor)
+                made.append(found)
+            self._held[id(tensor)] = found
+        return self._held[id(tensor)]
+
+    def names(self) -> dict[Parameter | _Held, str]:
+        """The full name of each.
+
+        Raises:
+            ParameterError: a held tensor has the name of a parameter.
+        """
+        full: dict[Parameter | _Held, str] = dict(names([p for p in self.dtypes if isinstance(p, Parameter)]))
+        parameters, taken = set(full.values()), set(full.values())
+        for held in self.dtypes:
+            if not isinstance(held, _Held):
+                continue
+            if held.name in parameters:
+                raise ParameterError(
+                    f"two parameters are called {held.name!r}; keep the module under another name, or rename the other"
+                )
+            # Modules that stood under one variable, as those of a list in a Python loop, are numbered.
+            owner, dot, rest = held.name.partition(".")
+            numbered = (f"{owner}_{i}{dot}{rest}" if i else held.name for i in itertools.count())
+            full[held] = next(name for name in numbered if name not in taken)
+            taken.add(full[held])
+        return full
 
 
 def _made(parameter: Parameter, dtype: DType) -> Tensor:
@@ -416,7 +444,7 @@ def _precision(inputs: Sequence[Tensor]) -> tuple[str, str, bool]:
     if found.dtype in (torch.bfloat16, torch.float16):
         return "f32", "bf16" if found.dtype == torch.bfloat16 else "f16", True
     kind = found.device.type
-    if torch.is_autocast_enabled(kind):
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         if dtype in (torch.bfloat16, torch.float16):
             return "f32", "bf16" if dtype == torch.bfloat16 else "f16", False

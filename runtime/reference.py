@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler import combinators, primitives
 from ..compiler.errors import FoldfuseError, SizeError
 from ..compiler.ir import Graph, Lambda
 from ..compiler.records import RECORDS, Primitive
@@ -20,7 +19,6 @@ from ..compiler.sizes import Size
 from ..compiler.types import ListType
 
 __all__ = ["SizeTable", "evaluate", "run"]
-_ = (combinators, primitives)  # their records must be in the table
 
 
 @dataclass(frozen=True)

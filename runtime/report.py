@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..compiler.errors import Source
 from ..compiler.ir import Equation, Graph, Lambda
@@ -38,23 +38,24 @@ _DETAILS = 4  # shown for a place
 _WIDTH = 72  # of a shown line of the user's program
 
 
-def explain(entry: Entry, compiled: Compiled, memory: str) -> str:
+def explain(entry: Entry, compiled: Compiled, memory: str, brief: bool = False) -> str:
     """The report of one entry point.
 
     Arguments:
         entry: the traced entry point.
         compiled: its optimised graphs.
         memory: the residual choice.
+        brief: leave out the places in the user's program.
 
     Returns:
         A text: the type; forward and backward, what each loop does in a step, which laws moved work where, and which
         were in question and did not apply, and why; what is kept for the backward pass.
     """
     lines = [entry.signature]
-    lines += ["", "forward", *_graph_lines(compiled.forward)]
-    if compiled.backward is None:
+    lines += ["", "forward", *_graph_lines(compiled.forward, brief)]
+    if compiled.backward is None or not compiled.backward.body.results:
         return "\n".join([*lines, "", "backward", "  there is none: no output has a derivative"])
-    lines += ["", "backward", *_graph_lines(compiled.backward)]
+    lines += ["", "backward", *_graph_lines(compiled.backward, brief)]
     lines += ["", f'kept from forward to backward (memory="{memory}")', *_kept_lines(compiled)]
     return "\n".join(lines)
 
@@ -64,8 +65,9 @@ def fired(graphs: Iterable[Graph]) -> Counter[str]:
     return Counter(note.law for graph in graphs for note in graph.notes if isinstance(note, Firing))
 
 
-def _graph_lines(graph: Graph) -> list[str]:
-    return [*_loop_lines(graph.body), *_law_lines(graph.notes), *_refusal_lines(graph.notes)]
+def _graph_lines(graph: Graph, brief: bool) -> list[str]:
+    refusals = [] if brief else _refusal_lines(graph.notes)
+    return [*_loop_lines(graph.body, brief), *_law_lines(graph.notes, brief), *refusals]
 
 
 # --- places in the user's program -------------------------------------------------------------------------------------
@@ -75,8 +77,8 @@ def _place(source: Source | None) -> str:
     """A user's line, its file relative to the working directory where it lies below it."""
     if source is None:
         return "made by the compiler"
-    inside = os.path.relpath(source.file) if os.path.splitdrive(source.file)[0] == os.path.splitdrive(os.getcwd())[0] else ""
-    file = inside if inside and not inside.startswith("..") else source.file
+    below = source.file.startswith(os.getcwd() + os.sep)
+    file = os.path.relpath(source.file) if below else source.file
     text = source.text
     return f"{file}:{source.line}" + (f"   {text if len(text) <= _WIDTH else text[: _WIDTH - 1] + '…'}" if text else "")
 
@@ -104,7 +106,7 @@ def _grouped(notes: Sequence[tuple[Source | None, str]]) -> list[str]:
 # --- laws -------------------------------------------------------------------------------------------------------------
 
 
-def _law_lines(notes: Sequence[object]) -> list[str]:
+def _law_lines(notes: Sequence[object], brief: bool) -> list[str]:
     by_law: dict[str, list[Firing]] = {}
     for note in notes:
         if isinstance(note, Firing):
@@ -113,9 +115,9 @@ def _law_lines(notes: Sequence[object]) -> list[str]:
     lines = ["  laws that moved work" if moving else "  no law moved work"]
     for law in moving:
         lines.append(f"    {law}: {MEANINGS[law]}")
-        lines += _grouped([(note.where, note.detail) for note in by_law[law]])
+        lines += [] if brief else _grouped([(note.where, note.detail) for note in by_law[law]])
     tidying = {law: len(found) for law, found in by_law.items() if law not in MEANINGS}
-    if tidying:
+    if tidying and not brief:
         lines.append("  laws that tidied up")
         lines += _wrapped([f"{law} ({count})" for law, count in sorted(tidying.items(), key=lambda item: -item[1])])
     return lines
@@ -186,12 +188,12 @@ def _work_text(body: Lambda) -> str:
     return ", ".join(_times(counted[op]) + op for op in ordered) or "nothing"
 
 
-def _loop_lines(body: Lambda) -> list[str]:
+def _loop_lines(body: Lambda, brief: bool) -> list[str]:
     found: Counter[tuple[str, tuple[str, ...]]] = Counter()
     for around, equation in loops(body):
         text = " in ".join((f"{equation.op} over {equation.attributes['size']}", *reversed(around)))
         steps = [_work_text(inner) for inner in equation.bodies]
-        found[f"{text}   {_place(equation.source)}", tuple(steps)] += 1
+        found[text if brief else f"{text}   {_place(equation.source)}", tuple(steps)] += 1
     lines = []
     for (text, steps), count in found.items():
         lines.append(f"  {_times(count)}{text}")
@@ -225,13 +227,3 @@ def _kept_lines(compiled: Compiled) -> list[str]:
         return ["  nothing but inputs"]
     lines = [f"  {count:>3} × {type_}" for type_, count in kinds.items()]
     return [*lines, "  in all " + " + ".join(f"{n:,} {f'· {axes} ' if axes else ''}bytes" for axes, n in totals.items())]
-
-
-def call_bytes(compiled: Compiled, extents: Mapping[str, int]) -> int:
-    """The bytes kept in a call of the given list sizes."""
-    total = 0
-    for type_, size in kept_bytes(compiled):
-        for axis in type_.axes:
-            size *= int(axis.evaluate(extents.__getitem__))  # type: ignore[call-overload]
-        total += size
-    return total

@@ -144,17 +144,25 @@ class _Comparison:
         def nothing(why: str) -> list[Row]:
             return [Row(self.name, what, by_autograd, None, GRADIENTS, why)]
 
+        shapes = [{name: y.shape for name, y in found.items()} for found in (plain, optimised, expected)]
+        if shapes[0] != shapes[2] or shapes[1] != shapes[2]:
+            return nothing("the results differ in structure")
         differentiable = [name for name, y in plain.items() if y.requires_grad]
         if not differentiable:
-            return nothing("no output depends on a float input or parameter")
+            return nothing("no output has a derivative")
         weights = {name: torch.as_tensor(self.generator.normal(size=tuple(expected[name].shape))) for name in expected}
         pull = lambda found: self._pulled(sum((found[name] * weights[name]).sum() for name in differentiable))
         try:
             wanted, gradients = pull(plain), pull(optimised)
         except DerivativeError as error:
             return nothing(str(error).split("\n")[0])
-        rows = [self._row(what, by_autograd, gradients, wanted, GRADIENTS)]
-        if not all(bool(torch.isfinite(g).all()) for g in wanted.values()):
+        # Torch carries what it computes for padding through its derivatives, where 0 · NaN is NaN.
+        lost = [name for name, g in wanted.items() if _finite(gradients[name]) and not _finite(g)]
+        if lost:
+            rows = [Row(self.name, what, by_autograd, None, GRADIENTS, f"torch's gradient of {lost[0]} is NaN")]
+        else:
+            rows = [self._row(what, by_autograd, gradients, wanted, GRADIENTS)]
+        if not all(map(_finite, gradients.values())):
             return [*rows, Row(self.name, what, by_differences, None, DIFFERENCES, "gradients are not finite here")]
         total = lambda found: sum(float((found[name] * weights[name]).sum()) for name in differentiable)
         directions = {name: torch.as_tensor(self.generator.normal(size=tuple(x.shape))) for name, x in self.sources.items()}
@@ -254,6 +262,10 @@ def _error(found: Tensor, expected: Tensor) -> float:
     norm = float(torch.linalg.vector_norm(y[finite]))
     distance = float(torch.linalg.vector_norm(x[finite] - y[finite]))
     return distance / (norm if norm > 1e-8 else 1.0)
+
+
+def _finite(x: Tensor) -> bool:
+    return bool(torch.isfinite(x).all())
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:

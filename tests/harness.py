@@ -71,23 +71,33 @@ def _leaves(value: Any) -> Any:
     elif isinstance(value, Mapping):
         for part in value.values():
             yield from _leaves(part)
-    elif isinstance(value, list) and value and isinstance(value[0], torch.Tensor) and len({x.shape for x in value}) == 1:
+    elif _alike(value):
         yield torch.stack(value)
     else:
         for part in value:
             yield from _leaves(part)
 
 
+def _alike(value: Any) -> bool:
+    """Whether rows of a list have one shape, so that they can stand as one array."""
+    if not (isinstance(value, list) and value and isinstance(value[0], torch.Tensor)):
+        return False
+    return len({x.shape for x in value}) == 1
+
+
 @dataclass
 class Run:
-    """Results of one evaluation: leaves per example, and gradients of parameters and float inputs by a fixed cotangent."""
+    """Results of one evaluation: leaves per example, and gradients of parameters and float inputs by a fixed "
+    "cotangent."""
 
     outputs: list[list[torch.Tensor]]
     parameters: dict[str, torch.Tensor]
     inputs: list[torch.Tensor]
 
 
-def differentiated(outputs: list[list[torch.Tensor]], parameters: Mapping[str, torch.Tensor], batch: list[tuple]) -> Run:
+def differentiated(
+    outputs: list[list[torch.Tensor]], parameters: Mapping[str, torch.Tensor], batch: list[tuple]
+) -> Run:
     """Pull a fixed random cotangent back."""
     sources = [x for x in pytree.tree_leaves(batch) if isinstance(x, torch.Tensor) and x.is_floating_point()]
     total: Any = 0.0
@@ -125,6 +135,7 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> float:
     assert found.shape == expected.shape, (found.shape, expected.shape)
     if not found.is_floating_point():
         return float(not torch.equal(found, expected.to(found.dtype)))
+    found, expected = found.detach(), expected.detach()
     norm = torch.linalg.vector_norm(expected)
     return float(torch.linalg.vector_norm(found - expected) / (norm if norm > 1e-8 else 1.0))
 
@@ -135,6 +146,7 @@ def compare(found: Run, expected: Run, values: float = 1e-9, gradients: float = 
         for j, (x, y) in enumerate(zip(row, want, strict=True)):
             assert error(x, y) <= values, f"output {j} of example {i}: {error(x, y):.1e}"
     for name, y in expected.parameters.items():
-        assert error(found.parameters[name], y) <= gradients, f"gradient of {name}: {error(found.parameters[name], y):.1e}"
+        off = error(found.parameters[name], y)
+        assert off <= gradients, f"gradient of {name}: {off:.1e}"
     for i, (x, y) in enumerate(zip(found.inputs, expected.inputs, strict=True)):
         assert error(x, y) <= gradients, f"gradient of input leaf {i}: {error(x, y):.1e}"

@@ -3,6 +3,8 @@ evaluation and the oracle beside it; second derivatives."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch.utils import _pytree as pytree
@@ -52,12 +54,15 @@ def test_second_derivatives(program: Program) -> None:
     inputs = [x for x in pytree.tree_leaves(batch) if isinstance(x, torch.Tensor) and x.is_floating_point()]
     wanted = [*model.parameters(), *inputs]
 
+    def weighed(values: list[torch.Tensor], wave: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor | float:
+        return sum((y * wave(torch.arange(y.numel()).reshape(y.shape) + 1.0)).sum() for y in values)
+
     def curvature(evaluate) -> list[torch.Tensor]:
         call = arguments(model, program, batch, program.ragged)
         outputs = [y for row in rows_of(evaluate(*call, entry=program.entry, seed=1), len(batch)) for y in row]
-        total = sum((y * torch.cos(torch.arange(y.numel()).reshape(y.shape) + 1.0)).sum() for y in outputs if y.requires_grad)
+        total = weighed([y for y in outputs if y.requires_grad], torch.cos)
         first = torch.autograd.grad(total, wanted, create_graph=True, allow_unused=True)
-        again = sum((g * torch.sin(torch.arange(g.numel()).reshape(g.shape) + 1.0)).sum() for g in first if g is not None)
+        again = weighed([g for g in first if g is not None], torch.sin)
         if not (isinstance(again, torch.Tensor) and again.requires_grad):
             return [torch.zeros_like(x) for x in wanted]
         second = torch.autograd.grad(again, wanted, allow_unused=True)

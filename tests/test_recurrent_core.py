@@ -39,7 +39,8 @@ def test_the_cores_are_as_recorded() -> None:
         found = compiled(program)
         lines.append(program.name)
         for which, graph in (("forward ", found.forward), ("backward", found.backward)):
-            lines += [f"  {which}  {line(work(equation.bodies[0]))}" for equation in scans(graph.body)] or [f"  {which}  no loop"]
+            cores = [line(work(equation.bodies[0])) for equation in scans(graph.body)]
+            lines += [f"  {which}  {core}" for core in cores or ["no loop"]]
     check_golden("recurrent_cores.txt", "\n".join(lines) + "\n")
 
 

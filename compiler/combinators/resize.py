@@ -1,5 +1,5 @@
-"""``resize``: a list taken as one of another size, which must prove equal: a list made in two ways (windows of two lists,
-an unfold's own length) zipped with another.
+"""``resize``: a list taken as one of another size, which must prove equal: a list made in two ways (windows of two
+lists, an unfold's own length) zipped with another.
 
 Attribute `sizes`: the sizes of the outermost axes. It is its own transpose.
 """

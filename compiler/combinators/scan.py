@@ -82,7 +82,8 @@ def _evaluate(run: Callable[..., Any], equation: Any, inputs: Sequence[Any], siz
 def never_stopped(equation: Any) -> UnboundedError:
     """The error for a predicate that did not stop an unfold."""
     return UnboundedError(
-        f"the predicate of unfold did not stop it within {UNBOUNDED_LIMIT} steps; give max_length=, or mend the predicate",
+        f"the predicate of unfold did not stop it within {UNBOUNDED_LIMIT} steps; give max_length=, or mend the "
+        "predicate",
         equation.source,
     )
 

@@ -48,8 +48,10 @@ def check_windows(equation: Any, extent: Callable[[Size], int]) -> None:
         reach, available = span(window, dilation), extent(size) + low + high
         if reach > available and not (extent(size) == 0 and low + high >= reach - 1):
             raise WindowError(
-                f"a window of {window}{f' with dilation {dilation}' if dilation > 1 else ''} reaches over {reach} elements, but "
-                f"dimension {d} has only {available} with its padding. Use a smaller window, or padding='same' or 'causal'",
+                f"a window of {window}{f' with dilation {dilation}' if dilation > 1 else ''} reaches over {reach} "
+                "elements, but "
+                f"dimension {d} has only {available} with its padding. Use a smaller window, or padding='same' or "
+                "'causal'",
                 equation.source,
             )
 

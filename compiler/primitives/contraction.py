@@ -36,7 +36,8 @@ def _infer(types: Sequence[ListType], attributes: Attributes) -> tuple[ListType,
         for label, extent in zip(labels, extents, strict=True):
             if sizes.setdefault(label, extent) != extent:
                 raise ShapeError(
-                    f"{attributes['spec']!r} contracts axes that differ: {sizes[label]} and {extent} in {types[0]} and {types[1]}"
+                    f"{attributes['spec']!r} contracts axes that differ: {sizes[label]} and {extent} in {types[0]} "
+                    f"and {types[1]}"
                 )
     for label in sizes:
         if (label in left) + (label in right) + (label in output) < 2:

@@ -20,7 +20,8 @@ def check_axis(axis: int, rank: int) -> None:
     """Refuse an axis that an array of this rank does not have."""
     if not 0 <= axis < rank:
         raise AxisError(
-            f"axis {axis} is out of range for an array of rank {rank}; steps are written per example, without a batch axis"
+            f"axis {axis} is out of range for an array of rank {rank}; steps are written per example, without a "
+            "batch axis"
         )
 
 
@@ -269,7 +270,8 @@ def _infer_concatenate(types: Sequence[ListType], attributes: Attributes) -> tup
             n != m for d, (n, m) in enumerate(zip(type_.shape, first.shape, strict=True)) if d != axis
         ):
             raise ShapeError(
-                f"concat along axis {axis} takes arrays that agree in the other axes; got {' and '.join(map(str, types))}"
+                f"concat along axis {axis} takes arrays that agree in the other axes; got "
+                f"{' and '.join(map(str, types))}"
             )
     shape = list(first.shape)
     shape[axis] = sum(t.shape[axis] for t in types)

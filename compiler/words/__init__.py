@@ -1,6 +1,6 @@
 """NumPy's and torch's words on traced values. Every word lifts over lists of one size; reductions reduce a list."""
 
-from . import methods  # attaches operators and methods
+from . import methods, torch_methods  # attach operators and methods
 from .constants import (
     arange,
     eye,
@@ -135,6 +135,7 @@ from .shapes import (
 
 __all__ = [
     "methods",
+    "torch_methods",
     "METHODS",
     "WORDS",
     "abs_",

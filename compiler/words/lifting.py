@@ -105,7 +105,8 @@ def broadcast_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
         return np.broadcast_shapes(*shapes)
     except ValueError:
         raise ShapeError(
-            f"shapes {' and '.join(map(str, shapes))} do not broadcast together (shapes are those of one example, without a batch axis)"
+            f"shapes {' and '.join(map(str, shapes))} do not broadcast together (shapes are those of one example, "
+            "without a batch axis)"
         ) from None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from .. import types
 from ..errors import StructureError
 from ..trace import plain, unify_lists
-from ..values import NamedProduct, TracedList, type_of
+from ..values import NamedProduct, TracedList, Unknown, type_of
 from .lifting import word
 
 
@@ -37,6 +37,8 @@ def unzip(xs: Any) -> Any:
     xs = plain(xs)
     content = xs.content if isinstance(xs, TracedList) else None
     content = content.content if isinstance(content, NamedProduct) else content
+    if isinstance(content, Unknown):
+        return content
     if isinstance(content, Mapping):
         return {name: TracedList(xs._sizes, part, xs.grid) for name, part in content.items()}
     if not isinstance(content, tuple):

@@ -259,7 +259,10 @@ def _choice(name: str, prepare: Callable[[Any], Any]) -> Expression:
         return on_arrays(apply, x, f"ff.{name}")
 
     function.__name__ = name
-    function.__doc__ = f"The index of the {'largest' if name == 'argmax' else 'smallest'} element along an axis (of all when left out); the first of equal ones."
+    which = "largest" if name == "argmax" else "smallest"
+    function.__doc__ = (
+        f"The index of the {which} element along an axis (of all when left out); the first of equal ones."
+    )
     return word(function)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -259,7 +260,7 @@ def split(x: Any, sizes: Any, axis: int = -1) -> Any:
     if sum(parts) != n:
         raise ShapeError(f"pieces of {parts} do not make up an axis of {n}")
     starts = np.cumsum([0, *parts])
-    return tuple(slice_axis(x, d, int(a), int(z)) for a, z in zip(starts[:-1], starts[1:], strict=True))
+    return tuple(slice_axis(x, d, int(a), int(z)) for a, z in itertools.pairwise(starts))
 
 
 def require_array(x: Any, name: str) -> Any:
