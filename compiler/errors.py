@@ -81,11 +81,22 @@ class FoldfuseError(Exception):
     Arguments:
         message: what is wrong, what was expected and what to do.
         source: where the user wrote it; found from the running stack when left out.
+
+    Attributes:
+        message: the message without the place.
+        located: whether the place was given, rather than found from the stack.
+        source: the place.
     """
 
     def __init__(self, message: str, source: Source | None = None):
+        self.message = message
+        self.located = source is not None
         self.source = source if source is not None else user_source()
         super().__init__(message if self.source is None else f"{message}\n  in {self.source}")
+
+    def at(self, source: Source | None) -> FoldfuseError:
+        """This error, naming a place of the user's program, unless it names one that was given to it."""
+        return self if source is None or self.located else type(self)(self.message, source)
 
 
 class RepresentationError(FoldfuseError, TypeError):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import RepresentationError, ShapeError, StructureError
+from .errors import ShapeError, StructureError
 from .sizes import Size
 
 
@@ -287,14 +287,6 @@ def strip(type_: Any) -> Any:
     if isinstance(type_, tuple):
         return tuple(map(strip, type_))
     return {name: strip(part) for name, part in type_.items()} if isinstance(type_, Mapping) else type_
-
-
-def mismatch(expected: Any, found: Any, what: str) -> RepresentationError:
-    """The error for a representation that stands where another was declared."""
-    return RepresentationError(
-        f"{what} is declared as {show(expected)}, but what stands there is {show(found)}. "
-        f"Convert it with a layer, or name it yourself with {show(expected)}(…) if it means that."
-    )
 
 
 def parts(structure: Any) -> Iterator[tuple[str, Any]]:

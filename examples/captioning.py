@@ -52,13 +52,15 @@ def nearest_centroid(training, held_out):
 
 
 def draw(images, captions, names, path):
-    """Draw images with their captions: blue where the caption is right, red where it is not."""
+    """Draw images with their captions, three rows as they come, and below them, in red, wrong ones."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(4, 9, figsize=(9, 4.8), layout="constrained")
-    for axis, image, caption, name in zip(axes.flat, images, captions, names):
-        axis.imshow(image[..., 0], cmap="Greys")
-        axis.set_title(caption, color="tab:blue" if caption == name else "tab:red", fontsize=11)
+    wrong = [place for place in range(len(names)) if captions[place] != names[place]]
+    for axis, place in zip(axes.flat, [*range(27), *wrong]):
+        axis.imshow(images[place, ..., 0], cmap="Greys")
+        axis.set_title(captions[place], color="tab:red" if place in wrong else "tab:blue", fontsize=11)
+    for axis in axes.flat:
         axis.axis("off")
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=70)

@@ -279,11 +279,11 @@ def remember(graph: Graph) -> Executable:
 
 
 def printed(graph: Graph, normal: bool = False) -> str:
-    """The text of a graph, of which the graph itself is kept: errors then name the user's lines, which a text does not
-    hold.
+    """The text of a graph, with the user's lines as comments: programs that are alike but were written in two places are
+    two texts, and the graph itself is kept for each, so that errors name the right lines.
 
     Arguments:
         graph: a program.
         normal: whether `compiler.pipeline.normalise` made it.
     """
-    return _keep(Executable(graph, show(graph), normal)).text
+    return _keep(Executable(graph, show(graph, sources=True), normal)).text

@@ -82,9 +82,7 @@ def run(body: Lambda, arguments: Sequence[Any], sizes: SizeTable) -> tuple[Any, 
             else:
                 outputs = record.evaluate(run, equation, inputs, sizes)
         except FoldfuseError as error:
-            if error.source is None and equation.source is not None:
-                raise type(error)(str(error), equation.source) from error
-            raise
+            raise error.at(equation.source) from None
         for name, index in equation.binds:
             over = tuple(map(str, equation.outputs[index].type.axes))
             sizes = sizes.bind(name, outputs[index], over)

@@ -56,6 +56,16 @@ def test_lists_leave_as_they_came(form):
         assert relative(x, y) <= 1e-5
 
 
+def test_jagged_lists_share_their_offsets():
+    m = ff.compile(ff.scan(lambda h, x: ff.tanh(h + x), init=ff.zeros(D)), ff.Seq(ff.f32[D]))
+    values = torch.randn(6, D, requires_grad=True)
+    nested = torch.nested.nested_tensor_from_jagged(values, torch.tensor([0, 4, 6]))
+    residual = nested + m(nested)
+    assert m(nested).offsets() is nested.offsets()
+    residual.values().sum().backward()
+    assert (values.grad - 1).norm() > 0
+
+
 def test_padding_is_neither_read_nor_written():
     m = model()
     x = data()

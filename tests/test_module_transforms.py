@@ -49,6 +49,14 @@ def test_per_sample_gradients(entry):
                 assert relative(found[name][i], value) <= 1e-5
 
 
+def test_per_sample_gradients_with_dropout():
+    m = ff.compile(ff.map(ff.dense(2, name="a") >> ff.dropout(0.5)), ff.Seq(ff.f32[D]))
+    of = lambda values, x: functional_call(m, values, (x[None],)).sum()
+    found = vmap(grad(of), in_dims=(None, 0), randomness="different")(parameters(m), torch.ones(8, 50, D))["a.bias"]
+    # Each kept element counts twice, and the examples drop different ones.
+    assert (found % 2 == 0).all() and 30 < found.mean() < 70 and len(found.unique()) > 2
+
+
 def test_ensembles_of_parameters():
     models = [model(i) for i in range(3)]
     stacked = {name: torch.stack([parameters(m)[name] for m in models]) for name in parameters(models[0])}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .. import types
-from ..errors import StructureError
+from ..errors import StructureError, TraceError
 from ..trace import plain, unify_lists
 from ..values import NamedProduct, TracedList, Unknown, type_of
+from ..values import _unpacked_into as unpacked_into
 from .lifting import word
 
 
@@ -38,7 +40,7 @@ def unzip(xs: Any) -> Any:
     content = xs.content if isinstance(xs, TracedList) else None
     content = content.content if isinstance(content, NamedProduct) else content
     if isinstance(content, Unknown):
-        return content
+        return _UnknownParts(xs)
     if isinstance(content, Mapping):
         return {name: TracedList(xs._sizes, part, xs.grid) for name, part in content.items()}
     if not isinstance(content, tuple):
@@ -48,6 +50,22 @@ def unzip(xs: Any) -> Any:
         if not content
         else _retuple(content, [TracedList(xs._sizes, part, xs.grid) for part in content])
     )
+
+
+class _UnknownParts:
+    """The lists of a list of tuples whose number is not known yet: what a tree's node unzips in the first trace."""
+
+    def __init__(self, xs: TracedList):
+        self.xs = xs
+
+    def __getitem__(self, index: Any) -> TracedList:
+        return TracedList(self.xs._sizes, Unknown(), self.xs.grid)
+
+    def __iter__(self) -> Iterator[TracedList]:
+        count = unpacked_into(sys._getframe(1))
+        if count is None:
+            raise TraceError("the type of a node's result cannot be inferred here; give ff.cata a leaf= function")
+        return iter([self[place] for place in range(count)])
 
 
 def _retuple(like: Any, parts: list[Any]) -> Any:
