@@ -2,6 +2,7 @@
 
 The expression is a stack of LSTM layers. Two claims are measured. The time grows linearly with the layers; and the
 length of a list, T, does not enter it: a model whose graphs are made runs on another T without making anything new.
+Both the time that passed and the processor's are given: where they differ, other programs had the machine too.
 
     python -m foldfuse.bench.compile_time
 """
@@ -23,9 +24,9 @@ IMPORT = """
 import time
 started = time.perf_counter()
 import torch
-between = time.perf_counter()
+between, worked = time.perf_counter(), time.process_time()
 import foldfuse
-print(between - started, time.perf_counter() - between)
+print(between - started, time.perf_counter() - between, time.process_time() - worked)
 """
 
 
@@ -55,11 +56,11 @@ def stack(layers: int, hidden: int) -> object:
     return expression
 
 
-def seconds(run: Callable[[], object]) -> tuple[float, object]:
-    """Return how long a call took, and what it gave."""
-    started = time.perf_counter()
+def seconds(run: Callable[[], object]) -> tuple[float, float, object]:
+    """Return how long a call took, how long the processor worked for it, and what it gave."""
+    started, worked = time.perf_counter(), time.process_time()
     result = run()
-    return time.perf_counter() - started, result
+    return time.perf_counter() - started, time.process_time() - worked, result
 
 
 def compiled_stack(layers: int, hidden: int) -> tuple[object, object]:
@@ -73,35 +74,39 @@ def measure_graphs(layers: int, hidden: int, repeats: int) -> dict[str, object]:
 
     The first time is told apart from the median: whatever is cached between equal stacks shows as a difference.
     """
-    times, (_, graphs) = [], (None, None)
-    for _ in range(repeats):
-        elapsed, (_, graphs) = seconds(lambda: compiled_stack(layers, hidden))
-        times.append(elapsed)
+    elapsed, worked, made = zip(*(seconds(lambda: compiled_stack(layers, hidden)) for _ in range(repeats)))
+    _, graphs = made[-1]
     return {
         "layers": layers,
-        "first_seconds": times[0],
-        "median_seconds": statistics.median(times),
-        "median_seconds_per_layer": statistics.median(times) / layers,
+        "first_seconds": elapsed[0],
+        "median_seconds": statistics.median(elapsed),
+        "processor_seconds": statistics.median(worked),
+        "processor_seconds_per_layer": statistics.median(worked) / layers,
         "forward_lines": len(str(graphs.forward).splitlines()),
         "backward_lines": len(str(graphs.backward).splitlines()),
     }
 
 
 def measure_length(layers: int, hidden: int, length: int) -> dict[str, object]:
-    """Return one row: a new model's graphs made, then run for the first and the second time on lists of one length.
+    """Return one row: a new model's graphs made, then run twice on lists of one length, and twice on longer ones.
 
-    Were anything compiled for a length, the first run would be the longer one by that time, and more so the more
-    layers there are.
+    The first run makes the program of the call ready; the run at another length after it makes nothing new.
     """
-    graphs, (model, _) = seconds(lambda: compiled_stack(layers, hidden))
-    inputs = torch.randn(1, length, hidden)
-    runs = [seconds(lambda: model(inputs).sum().backward())[0] for _ in range(2)]
+    _, graphs, (model, _) = seconds(lambda: compiled_stack(layers, hidden))
+
+    def run(length: int) -> float:
+        inputs = torch.randn(1, length, hidden)
+        return seconds(lambda: model(inputs).sum().backward())[1]
+
+    first, second, other = run(length), run(length), run(2 * length)
     return {
         "layers": layers,
         "T": length,
-        "graph_seconds": graphs,
-        "first_run_seconds": runs[0],
-        "second_run_seconds": runs[1],
+        "graphs": graphs,
+        "first_run": first,
+        "second_run": second,
+        "run_at_twice_T": other,
+        "second_run_at_twice_T": run(2 * length),
     }
 
 
@@ -110,8 +115,13 @@ def measure_import(repeats: int) -> dict[str, object]:
     command = [sys.executable, "-c", IMPORT]
     outputs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(repeats)]
     times = [tuple(map(float, output.split())) for output in outputs]
-    torch_seconds, own_seconds = (statistics.median(column) for column in zip(*times))
-    return {"processes": repeats, "torch_seconds": torch_seconds, "foldfuse_seconds_beyond_torch": own_seconds}
+    torch_seconds, own_seconds, worked = (statistics.median(column) for column in zip(*times))
+    return {
+        "processes": repeats,
+        "torch_seconds": torch_seconds,
+        "foldfuse_seconds_beyond_torch": own_seconds,
+        "foldfuse_processor_seconds": worked,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -128,14 +138,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
 
     # What the compiler loads when it is first used is paid once in a process, and is no part of a model's time.
-    warm_seconds, _ = seconds(lambda: compiled_stack(1, given.hidden))
+    torch.set_num_threads(1)  # the arrays are small, and the processor time of waiting threads says nothing
+    warm_seconds, *_ = seconds(lambda: compiled_stack(1, given.hidden))
     report.finish("compile_time", given, {
         "import": [measure_import(given.repeats)],
         "first model in this process": [{"layers": 1, "seconds": warm_seconds}],
         "expression to optimised forward and adjoint graphs": [
             measure_graphs(layers, given.hidden, given.repeats) for layers in given.layers
         ],
-        "the same, then run at two lengths": [
+        "the same, then run, at T and at twice T: processor seconds": [
             measure_length(layers, given.hidden, length) for layers in given.layers for length in given.lengths
         ],
     })

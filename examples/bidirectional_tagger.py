@@ -14,14 +14,16 @@ from tagger import EMBEDDED, accuracy, lstm, train
 import foldfuse as ff
 
 EXPRESSION = "map(embedding) >> (scan(lstm) & scan(lstm, reverse=True)) >> zip >> map(concat) >> map(dense)"
-BOTH, ONE = 65, 96  # widths of a state: with these the two taggers have equally many parameters, to within one percent
+BOTH, ONE = 64, 96  # widths of a state: with these, both ways has one percent fewer parameters than left only
 
 
 def both_ways(hidden):
     """Return an expression that reads a list from both sides, and gives both states at every place."""
     rest = ff.zeros(hidden), ff.zeros(hidden)
-    left = ff.scan(lstm(hidden, EMBEDDED), init=rest)
-    right = ff.scan(lstm(hidden, EMBEDDED), init=rest, reverse=True)
+    with ff.scope("left"):
+        left = ff.scan(lstm(hidden, EMBEDDED), init=rest)
+    with ff.scope("right"):
+        right = ff.scan(lstm(hidden, EMBEDDED), init=rest, reverse=True)
     return (left & right) >> ff.zip >> ff.map(ff.concat)
 
 
@@ -36,24 +38,28 @@ def tagger(read):
 
 
 def draw(models, source, start, length, path):
-    """Draw a piece of source as each model colours it, with its mistakes underlaid in red."""
+    """Draw a piece of source in the colours of the classes that each model gives, its mistakes on red."""
     from matplotlib import colormaps, pyplot
 
-    before = 150  # characters that are read and not drawn, so that the left scan knows where it is
-    text = characters(source.symbols[start : start + length].tolist())
-    figure, axes = pyplot.subplots(len(models), figsize=(7.6, 4.6), layout="constrained")
+    before = 150  # characters on each side that are read and not drawn: neither scan begins where the picture does
+    figure, axes = pyplot.subplots(len(models), figsize=(7, 6), layout="constrained")
     for axis, (name, model) in zip(axes, models.items()):
         with torch.no_grad():
-            scores = model(source.symbols[None, start - before : start + length + before])[0]
+            symbols = source.symbols[None, start - before : start + length + before]
+            guesses = model(symbols)[0, before : before + length].argmax(-1)
         row = column = 0
-        for place, letter in enumerate(text):
-            guessed, right = scores[before + place].argmax().item(), source.classes[start + place].item()
-            red = {} if guessed == right else {"backgroundcolor": "#ffb0b0"}
-            axis.text(column, row, letter, family="monospace", fontsize=9, color=colormaps["Dark2"](guessed), **red)
+        for place, guess in enumerate(guesses.tolist(), start):
+            letter = characters(source.symbols[place : place + 1].tolist())
+            style = {"family": "monospace", "ha": "center", "va": "center", "color": colormaps["tab10"](guess)}
+            axis.text(column, row, letter.strip(), weight="bold", **style)
+            if guess != source.classes[place]:
+                axis.plot(column, row, "s", color="#ffb0b0", markersize=9)
             row, column = (row + 1, 0) if letter == "\n" else (row, column + 1)
-        axis.set(title=name, xlim=(0, 84), ylim=(row, -1))
+        for number, kind in enumerate(CLASSES):
+            axis.text(10 * number, row + 2, kind, color=colormaps["tab10"](number))
+        axis.set(title=name, xlim=(-1, 68), ylim=(row + 3, -1))
         axis.axis("off")
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=75)
 
 
 def run(steps: int = 800, picture: bool = False) -> dict:
@@ -68,7 +74,7 @@ def run(steps: int = 800, picture: bool = False) -> dict:
     sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in models.values()]
     if picture:
         start = characters(held_out.symbols.tolist()).index("def nsmallest")
-        draw(models, held_out, start, 400, Path(__file__).parents[1] / "docs/pictures/bidirectional_tagger.png")
+        draw(models, held_out, start, 452, Path(__file__).parents[1] / "docs/pictures/bidirectional_tagger.png")
     return {
         "result": f"{both:.1%} of held-out characters, with {sizes[0]:,} parameters",
         "baseline": f"{left:.1%}, a scan from the left only, with {sizes[1]:,}",

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from data import digits, padded, spelled_digits
+from data import characters, digits, padded, spelled_digits
 from tqdm import tqdm
 
 import foldfuse as ff
@@ -39,25 +39,19 @@ def captioner(width=64):
     return {"loss": (loss, image, ff.Seq(ff.i64)), "said": (said, image)}
 
 
-def texts(said):
-    """Return captions as texts, without the end."""
-    rows = zip(said.data.tolist(), said.lengths[0].tolist())
-    return ["".join(ALPHABET[letter] for letter in row[:length]).rstrip(".") for row, length in rows]
-
-
 def nearest_centroid(training, held_out):
     """Return the held-out accuracy of the nearest mean image."""
     centroids = torch.stack([training.images[training.labels == digit].mean(0).flatten() for digit in range(10)])
     return (torch.cdist(held_out.images.flatten(1), centroids).argmin(1) == held_out.labels).float().mean().item()
 
 
-def draw(images, captions, names, path):
-    """Draw images with their captions, three rows as they come, and below them, in red, wrong ones."""
+def draw(images, captions, names, path, columns=9):
+    """Draw images with their captions, three rows as they come, and a row of wrong ones, in red."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(4, 9, figsize=(9, 4.8), layout="constrained")
+    figure, axes = pyplot.subplots(4, columns, figsize=(9, 4.8), layout="constrained")
     wrong = [place for place in range(len(names)) if captions[place] != names[place]]
-    for axis, place in zip(axes.flat, [*range(27), *wrong]):
+    for axis, place in zip(axes.flat, [*range(3 * columns), *wrong]):
         axis.imshow(images[place, ..., 0], cmap="Greys")
         axis.set_title(captions[place], color="tab:red" if place in wrong else "tab:blue", fontsize=11)
     for axis in axes.flat:
@@ -84,7 +78,7 @@ def run(steps: int = 300, picture: bool = False) -> dict:
         schedule.step()
 
     with torch.no_grad():
-        captions = texts(model(held_out.images, entry="said"))
+        captions = [characters(row, ALPHABET).rstrip(".") for row in model(held_out.images, entry="said")]
     right = [names[label] for label in held_out.labels.tolist()]
     exact, baseline = sum(map(str.__eq__, captions, right)) / len(right), nearest_centroid(training, held_out)
     if picture:

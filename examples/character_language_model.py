@@ -178,6 +178,7 @@ def main(arguments=None):
     """Count the baselines, compile, train, write some text, and print what was compiled and what came of it."""
     options = parse(arguments)
     began = time.perf_counter()
+    torch.set_num_threads(1)  # the arrays of a step are small: threads would wait for each other most of the time
     torch.manual_seed(options.seed)
     training, held_out = source_text(TRAINING), source_text(HELD_OUT)
     unigram, bigram = counted_bits(training, held_out)

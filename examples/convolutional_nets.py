@@ -9,13 +9,14 @@ import argparse
 import math
 
 import torch
-from data import HELD_OUT, SYMBOLS, TRAINING, digits, source_text, windows
+from character_language_model import counted_bits
+from data import HELD_OUT, SYMBOLS, TRAINING, digits, logistic_regression, source_text, windows
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 import foldfuse as ff
 
-EXPRESSION = 'read = conv >> relu >> max_pool(2) >> … >> dense(10); causal(1) >> causal(2) >> causal(4) >> causal(8)'
+EXPRESSION = "conv >> relu >> … >> mean >> dense(10); map(embedding) >> causal(1) >> … >> causal(8) >> map(dense)"
 square = lambda channels: ff.conv(channels, (3, 3), padding="same") >> ff.relu
 read = square(16) >> square(32) >> ff.max_pool(2) >> square(64) >> ff.mean >> ff.layer_norm() >> ff.dense(10)
 
@@ -50,22 +51,6 @@ def train(model, batch, steps, rate, title):
     return model.eval()
 
 
-def logistic_regression(training, held_out):
-    """Return the held-out accuracy of scikit-learn's logistic regression on pixels."""
-    from sklearn.linear_model import LogisticRegression
-
-    fitted = LogisticRegression(max_iter=1000).fit(training.images.flatten(1), training.labels)
-    return fitted.score(held_out.images.flatten(1), held_out.labels)
-
-
-def bigram_bits(training, held_out):
-    """Return the held-out bits per character of a bigram model; the unigram weighs as much as 100 sightings."""
-    unigram = (torch.bincount(training, minlength=SYMBOLS) + 1) / (len(training) + SYMBOLS)
-    pairs = torch.bincount(training[:-1] * SYMBOLS + training[1:], minlength=SYMBOLS**2).view(SYMBOLS, SYMBOLS)
-    smoothed = pairs + 100 * unigram
-    return -(smoothed / smoothed.sum(1, keepdim=True))[held_out[:-1], held_out[1:]].log2().mean().item()
-
-
 def run(steps: int = 600) -> dict:
     """Train both nets, half of the steps each, and judge each on what was held out."""
     torch.manual_seed(0)
@@ -89,7 +74,7 @@ def run(steps: int = 600) -> dict:
     with torch.no_grad():
         accuracy = (reader(held_out.images).argmax(1) == held_out.labels).float().mean().item()
         bits = cross_entropy(follower(held[:, :-1]).flatten(0, 1), held[:, 1:].flatten()).item() / math.log(2)
-    regression, bigram = logistic_regression(training, held_out), bigram_bits(text, others)
+    regression, (_, bigram) = logistic_regression(training, held_out), counted_bits(text, others)
     return {
         "result": f"{accuracy:.1%} of held-out digits; {bits:.3f} bits per held-out character",
         "baseline": f"{regression:.1%}, logistic regression on pixels; {bigram:.3f} bits, bigram",

@@ -7,7 +7,7 @@ place. The baseline is logistic regression on the same pixels.
 import argparse
 
 import torch
-from data import digits
+from data import digits, logistic_regression
 from tqdm import tqdm
 
 import foldfuse as ff
@@ -34,14 +34,6 @@ def swapped():
     except ff.RepresentationError as error:
         return str(error)
     raise AssertionError("two representations were swapped, and nothing was said")
-
-
-def logistic_regression(training, held_out):
-    """Return the held-out accuracy of scikit-learn's logistic regression."""
-    from sklearn.linear_model import LogisticRegression
-
-    fitted = LogisticRegression(max_iter=1000).fit(training.images.flatten(1), training.labels)
-    return fitted.score(held_out.images.flatten(1), held_out.labels)
 
 
 def run(steps: int = 600) -> dict:

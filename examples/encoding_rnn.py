@@ -47,7 +47,7 @@ def bag_of_characters(lines, modules):
     return lambda lines: torch.from_numpy(linear.predict(count(lines)))
 
 
-def run(steps: int = 1500) -> dict:
+def run(steps: int = 1000) -> dict:
     """Train on lines of eight modules, and judge on other lines."""
     torch.manual_seed(0)
     training, held_out = source_lines(MODULES, fraction=0.2, seed=0)
@@ -86,6 +86,6 @@ def run(steps: int = 1500) -> dict:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=1500, help="steps of training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1000, help="steps of training (default: %(default)s)")
     told = run(parser.parse_args().steps)
     print(f"{told['signature']}\n\nresult    {told['result']}\nbaseline  {told['baseline']}")

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from captioning import draw
 from data import digits, number_images, padded, spelled_number
 from tqdm import tqdm
 
@@ -45,20 +46,7 @@ UNSEEN = torch.randperm(80, generator=torch.Generator().manual_seed(0))[:16].sor
 SEEN = torch.tensor([place for place in range(80) if place not in UNSEEN])
 
 
-def draw(images, words, right, path):
-    """Draw images of unseen numbers with the words that are nearest: blue where right, red where not."""
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(4, 6, figsize=(9, 4.4), layout="constrained")
-    for axis, image, word, name in zip(axes.flat, images, words, right):
-        axis.imshow(image[..., 0], cmap="Greys")
-        axis.set_title(word, color="tab:blue" if word == name else "tab:red", fontsize=11)
-        axis.axis("off")
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=70)
-
-
-def run(steps: int = 600, picture: bool = False) -> dict:
+def run(steps: int = 400, picture: bool = False) -> dict:
     """Train on 64 numbers, and place images of the 16 others, made of held-out digits, among the words of all 80."""
     torch.manual_seed(0)
     training, held_out = digits()
@@ -87,7 +75,7 @@ def run(steps: int = 600, picture: bool = False) -> dict:
             measured[name] = (nearest == shown).float().mean().item()
     if picture:
         said, right = [names[i] for i in nearest.tolist()], [names[i] for i in shown.tolist()]
-        draw(images, said, right, Path(__file__).parents[1] / "docs/pictures/images_and_words.png")
+        draw(images, said, right, Path(__file__).parents[1] / "docs/pictures/images_and_words.png", columns=6)
     chance = 1 / len(NUMBERS)
     return {
         "result": f"{measured['unseen']:.1%} of images of unseen numbers placed by their words, "
@@ -101,7 +89,7 @@ def run(steps: int = 600, picture: bool = False) -> dict:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=600, help="steps of training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=400, help="steps of training (default: %(default)s)")
     parser.add_argument("--picture", action="store_true", help="draw images with their words under docs/pictures")
     told = run(**vars(parser.parse_args()))
     print(f"{told['signature']}\n\nresult    {told['result']}\nbaseline  {told['baseline']}")

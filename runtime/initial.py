@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from ..compiler.errors import ParameterError, ShapeError, Source
-from ..compiler.parameters import Parameter
+from ..compiler.parameters import Parameter, names
 from ..compiler.types import DType
 
 TORCH_DTYPES: dict[str, torch.dtype] = {
@@ -58,6 +59,66 @@ def initial(parameter: Parameter, dtype: DType) -> torch.Tensor:
             value = init.detach() if isinstance(init, torch.Tensor) else torch.as_tensor(np.array(init))
             return tensor.copy_(value.expand(tensor.shape))
     raise ParameterError(f"init= of {parameter!r} is a number, an array or a function; got {init!r}", parameter.source)
+
+
+class Held:
+    """A torch tensor that a step closes over, under its owner's name."""
+
+    def __init__(self, name: str, tensor: torch.Tensor):
+        self.name, self.tensor = name, tensor
+
+
+class Owned:
+    """The parameters and held tensors of all entry points, each once."""
+
+    def __init__(self) -> None:
+        self.dtypes: dict[Parameter | Held, DType] = {}
+        self._held: dict[int, Held] = {}
+        self._made: dict[str, list[Held]] = {}
+
+    def key(self, given: Any) -> Parameter | Held:
+        """What stands for an entry of `Entry.parameters`."""
+        if isinstance(given, Parameter):
+            return given
+        name, tensor = given
+        if id(tensor) not in self._held:
+            constant = "." not in name and not tensor.requires_grad
+            # A step that makes a tensor makes it anew whenever it is traced.
+            made = self._made.setdefault(name, []) if constant else []
+            found = next((h for h in made if h.tensor.dtype == tensor.dtype and torch.equal(h.tensor, tensor)), None)
+            if found is None:
+                found = Held(name, tensor)
+                made.append(found)
+            self._held[id(tensor)] = found
+        return self._held[id(tensor)]
+
+    def names(self) -> dict[Parameter | Held, str]:
+        """The full name of each.
+
+        Raises:
+            ParameterError: a held tensor has the name of a parameter.
+        """
+        full: dict[Parameter | Held, str] = dict(names([p for p in self.dtypes if isinstance(p, Parameter)]))
+        parameters, taken = set(full.values()), set(full.values())
+        for held in self.dtypes:
+            if not isinstance(held, Held):
+                continue
+            if held.name in parameters:
+                raise ParameterError(
+                    f"two parameters are called {held.name!r}; keep the module under another name, or rename the other"
+                )
+            # Modules that stood under one variable, as those of a list in a Python loop, are numbered.
+            owner, dot, rest = held.name.partition(".")
+            numbered = (f"{owner}_{i}{dot}{rest}" if i else held.name for i in itertools.count())
+            full[held] = next(name for name in numbered if name not in taken)
+            taken.add(full[held])
+        return full
+
+
+def made(parameter: Parameter, dtype: DType) -> torch.Tensor:
+    """The tensor of a parameter or buffer, as a module holds it."""
+    value = initial(parameter, dtype)
+    return nn.Parameter(value) if parameter.learned else value
 
 
 def attach(root: nn.Module, tensors: Mapping[str, torch.Tensor], sources: Mapping[str, Source | None]) -> None:

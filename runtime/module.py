@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..compiler.adjoint import MEMORY
-from ..compiler.errors import FoldfuseError, ParameterError, Source, StructureError, TraceError
+from ..compiler.errors import FoldfuseError, Source, StructureError, TraceError
 from ..compiler.expression import check_function
 from ..compiler.ir import Graph, sub_equations
-from ..compiler.parameters import Parameter, names
+from ..compiler.parameters import Parameter
 from ..compiler.parser import parse
 from ..compiler.pipeline import Compiled, compile_graph, normalise
 from ..compiler.precision import with_precision
@@ -31,7 +30,7 @@ from .binding import bind, unbind
 from .dynamo import constant_result
 from .executable import printed
 from .forest import Forest
-from .initial import attach, fetch, initial
+from .initial import Held, Owned, attach, fetch, made
 from .ragged import Ragged
 from .tracing import trace
 
@@ -146,7 +145,7 @@ class Model(nn.Module):
     def __init__(self, traced: Mapping[str, tuple[Entry, Entry]], memory: str):
         super().__init__()
         self._memory = memory
-        owned = _Owned()
+        owned = Owned()
         for entries in traced.values():
             for entry in entries:
                 for key, value in zip(entry.parameters, entry.graph.body.parameters):
@@ -155,7 +154,7 @@ class Model(nn.Module):
         full = owned.names()
         tensors: dict[str, Tensor] = {}
         for key in sorted(full, key=lambda k: k.serial if isinstance(k, Parameter) else -1):
-            tensors[full[key]] = key.tensor if isinstance(key, _Held) else _made(key, owned.dtypes[key])
+            tensors[full[key]] = key.tensor if isinstance(key, Held) else made(key, owned.dtypes[key])
         attach(self, tensors, {name: getattr(key, "source", None) for key, name in full.items()})
         self._entries: dict[str, EntryPoint] = {}
         for name, (evaluation, training) in traced.items():
@@ -340,65 +339,6 @@ class Model(nn.Module):
 
     def extra_repr(self) -> str:
         return self.signature
-
-
-class _Held:
-    """A torch tensor that a step closes over, under its owner's name."""
-
-    def __init__(self, name: str, tensor: Tensor):
-        self.name, self.tensor = name, tensor
-
-
-class _Owned:
-    """The parameters and held tensors of all entry points, each once."""
-
-    def __init__(self) -> None:
-        self.dtypes: dict[Parameter | _Held, DType] = {}
-        self._held: dict[int, _Held] = {}
-        self._made: dict[str, list[_Held]] = {}
-
-    def key(self, given: Any) -> Parameter | _Held:
-        """What stands for an entry of `Entry.parameters`."""
-        if isinstance(given, Parameter):
-            return given
-        name, tensor = given
-        if id(tensor) not in self._held:
-            constant = "." not in name and not tensor.requires_grad
-            # A step that makes a tensor makes it anew whenever it is traced.
-            made = self._made.setdefault(name, []) if constant else []
-            found = next((h for h in made if h.tensor.dtype == tensor.dtype and torch.equal(h.tensor, tensor)), None)
-            if found is None:
-                found = _Held(name, tensor)
-                made.append(found)
-            self._held[id(tensor)] = found
-        return self._held[id(tensor)]
-
-    def names(self) -> dict[Parameter | _Held, str]:
-        """The full name of each.
-
-        Raises:
-            ParameterError: a held tensor has the name of a parameter.
-        """
-        full: dict[Parameter | _Held, str] = dict(names([p for p in self.dtypes if isinstance(p, Parameter)]))
-        parameters, taken = set(full.values()), set(full.values())
-        for held in self.dtypes:
-            if not isinstance(held, _Held):
-                continue
-            if held.name in parameters:
-                raise ParameterError(
-                    f"two parameters are called {held.name!r}; keep the module under another name, or rename the other"
-                )
-            # Modules that stood under one variable, as those of a list in a Python loop, are numbered.
-            owner, dot, rest = held.name.partition(".")
-            numbered = (f"{owner}_{i}{dot}{rest}" if i else held.name for i in itertools.count())
-            full[held] = next(name for name in numbered if name not in taken)
-            taken.add(full[held])
-        return full
-
-
-def _made(parameter: Parameter, dtype: DType) -> Tensor:
-    value = initial(parameter, dtype)
-    return nn.Parameter(value) if parameter.learned else value
 
 
 def _settled(entry: Entry, parameters: Sequence[str]) -> Entry:
