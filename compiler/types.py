@@ -58,6 +58,15 @@ class DType:
 
     __repr__ = __str__
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # There is one object per dtype, also in a loaded model: the compiler compares by identity.
+        return dtype_named, (self.name,)
+
+
+def dtype_named(name: str) -> DType:
+    """The dtype of a name."""
+    return DTYPES[name]
+
 
 f16 = DType("f16", "float", 16)
 bf16 = DType("bf16", "float", 16)

@@ -30,7 +30,7 @@ def programs(width):
     return {f"{i}_{t}": (inputs[i] >> tasks[t], types[i]) for i in inputs for t in tasks}
 
 
-GREY, COLOUR = 1000, 120  # images to learn from; the two kinds show different digits
+GREY, COLOUR = 1000, 300  # images to learn from; the two kinds show different digits
 
 
 def examples():

@@ -22,6 +22,8 @@ ONLY_IN_TORCH = (
     *("ge", "greater", "greater_equal", "gt", "index_select", "is_floating_point", "isfinite", "le", "less"),
     *("less_equal", "log1p", "logical_and", "logical_not", "logical_or", "lt", "maximum", "minimum", "mm", "multiply"),
     *("mv", "ne", "negative", "not_equal", "numel", "outer", "remainder", "sign", "sort", "split", "subtract"),
+    *("addcmul", "expand_as", "lerp", "masked_fill", "movedim", "narrow", "reciprocal", "repeat", "select"),
+    "unflatten",
     *("swapdims", "to", "topk", "tril", "triu", "true_divide", "type", "type_as", "unbind"),
 )
 
