@@ -13,11 +13,12 @@ ready := .venv/installed
 run := .venv/bin/python
 endif
 
-.PHONY: help demo test lint clean
+.PHONY: help demo gallery test lint clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    train a character language model on Python's own source text, and let it write"
+	@echo "make gallery run every example, and write docs/gallery.md from what they measured; about 20 minutes"
 	@echo "make test    run the tests on the CPU"
 	@echo "make lint    check the style"
 	@echo "make clean   remove the virtual environment and everything else that these commands made"
@@ -26,6 +27,9 @@ help:
 
 demo: $(ready)
 	$(run) examples/character_language_model.py
+
+gallery: $(ready)
+	$(run) examples/gallery.py --picture
 
 # One thread per worker: the tests' arrays are small, and workers that share cores only wait for each other.
 test: export OMP_NUM_THREADS ?= 1
@@ -41,7 +45,7 @@ clean:
 
 .venv/installed: pyproject.toml
 	$(BOOTSTRAP) -m venv .venv
-	.venv/bin/python -m pip install --disable-pip-version-check --editable '.[test,demo]'
+	.venv/bin/python -m pip install --disable-pip-version-check --editable '.[test,demo,examples]'
 	touch $@
 
 .import/foldfuse:

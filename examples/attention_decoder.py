@@ -59,6 +59,7 @@ def draw(model, pairs, alphabet, path):
         axis.imshow(model.record(*symbols)["attention"][0].detach(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
         axis.set_xticks(range(len(source)), source)
         axis.set_yticks(range(len(target) + 1), target + "¶")
+    path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=80)
 
 

@@ -59,6 +59,7 @@ def draw(models, source, start, length, path):
             axis.text(10 * number, row + 2, kind, color=colormaps["tab10"](number))
         axis.set(title=name, xlim=(-1, 68), ylim=(row + 3, -1))
         axis.axis("off")
+    path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=75)
 
 

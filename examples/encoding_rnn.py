@@ -37,7 +37,8 @@ def encoder():
 
 
 def bag_of_characters(lines, modules):
-    """Return a linear model of how often each character occurs, fitted to its optimum, and the counts it needs."""
+    """Return a function from lines to the modules that a linear model of their characters' counts gives."""
+
     def count(lines):
         symbols, lengths = padded(lines)
         seen = (torch.arange(symbols.shape[1]) < lengths[:, None]).float()

@@ -13,7 +13,7 @@ from tqdm import tqdm
 import foldfuse as ff
 
 EXPRESSION = "map(embedding) >> fold(gru) >> unfold(feedback(speak, greedy), until=END)"
-HIDDEN, EMBEDDED, BATCH, RATE, END = 128, 32, 64, 4e-3, 0  # END is before the first letter, too
+HIDDEN, EMBEDDED, BATCH, RATE, END = 128, 32, 64, 6e-3, 0  # END is before the first letter, too
 
 
 def translator(letters):
@@ -72,7 +72,7 @@ def exact(model, pairs, alphabet):
     return sum(text == target for text, (_, target) in zip(written, pairs)) / len(pairs), written
 
 
-def run(steps: int = 1200) -> dict:
+def run(steps: int = 1800) -> dict:
     """Train on dates, and judge on days that are in training in no language."""
     torch.manual_seed(0)
     training, held_out, alphabet = dates()
@@ -93,6 +93,6 @@ def run(steps: int = 1200) -> dict:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=1200, help="steps of training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1800, help="steps of training (default: %(default)s)")
     told = run(parser.parse_args().steps)
     print(f"{told['signature']}\n\nresult    {told['result']}\nbaseline  {told['baseline']}")

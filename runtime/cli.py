@@ -29,8 +29,8 @@ def load(target: str) -> Model:
     """The model that ``FILE:NAME`` names.
 
     Arguments:
-        target: a Python file and a name in it: of a compiled model, of a tuple ``(expression, *types)`` or a dict of entry
-            points as `ff.compile` takes them, or of a function without arguments that gives one of these.
+        target: a Python file and a name in it: of a compiled model, of a tuple ``(expression, *types)`` or a dict of
+            entry points as `ff.compile` takes them, or of a function without arguments that gives one of these.
 
     Returns:
         The model, compiled where it is not yet.
@@ -53,7 +53,9 @@ def load(target: str) -> Model:
     try:
         module = _executed(path)
         if not hasattr(module, name):
-            known = ", ".join(n for n, v in vars(module).items() if not n.startswith("_") and _may_be_program(v, module))
+            known = ", ".join(
+                n for n, v in vars(module).items() if not n.startswith("_") and _may_be_program(v, module)
+            )
             raise TargetError(f"{file} has no {name}" + (f"; it has {known}" if known else ""))
         return _model(getattr(module, name), target)
     finally:

@@ -226,4 +226,5 @@ def _kept_lines(compiled: Compiled) -> list[str]:
     if not kinds:
         return ["  nothing but inputs"]
     lines = [f"  {count:>3} × {type_}" for type_, count in kinds.items()]
-    return [*lines, "  in all " + " + ".join(f"{n:,} {f'· {axes} ' if axes else ''}bytes" for axes, n in totals.items())]
+    sums = [f"{n:,} · {axes}" if axes else f"{n:,}" for axes, n in totals.items()]
+    return [*lines, f"  in all {' + '.join(sums)} bytes"]

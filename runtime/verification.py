@@ -38,8 +38,8 @@ class Row:
         entry: the entry point.
         what: what is compared: values or gradients, and of which evaluator.
         against: what they are compared with.
-        error: the largest relative error, ‖found − expected‖ / ‖expected‖ of one tensor; None where there was nothing to
-            compare.
+        error: the largest relative error of one tensor, ‖found − expected‖ / ‖expected‖; None where nothing was
+            compared.
         allowed: the largest that is taken for rounding.
         where: the output, parameter or input with the largest error; or why nothing was compared.
     """
@@ -165,7 +165,9 @@ class _Comparison:
         if not all(map(_finite, gradients.values())):
             return [*rows, Row(self.name, what, by_differences, None, DIFFERENCES, "gradients are not finite here")]
         total = lambda found: sum(float((found[name] * weights[name]).sum()) for name in differentiable)
-        directions = {name: torch.as_tensor(self.generator.normal(size=tuple(x.shape))) for name, x in self.sources.items()}
+        directions = {
+            name: torch.as_tensor(self.generator.normal(size=tuple(x.shape))) for name, x in self.sources.items()
+        }
         error = self._difference_error(gradients, directions, total, held)
         where = "all together"
         if error > DIFFERENCES:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from foldfuse.compiler.ir import Graph
+from foldfuse.compiler.ir import Graph, sub_equations
+from foldfuse.compiler.sizes import Named
 from foldfuse.compiler.types import ListType, array, i64
 from foldfuse.runtime import eager
 from foldfuse.runtime.forest import forest
@@ -155,6 +156,17 @@ def leaves(value: Any, depth: int) -> Iterator[Any]:
         yield value
 
 
+def most(graph: Graph, name: str) -> int | None:
+    """The largest value of a size that an equation makes, where it is known before the call."""
+    for equation in sub_equations(graph.body):
+        a = equation.attributes
+        if equation.op == "split" and a["inner"] == Named(name):
+            return a["length"]
+        if equation.op == "scan" and a.get("stop") and a["size"] == Named(name):
+            return a["bound"]
+    return None
+
+
 @dataclass
 class Call:
     """A graph with its arguments.
@@ -191,6 +203,9 @@ class Call:
             table = self.tables[declared.name] if declared.input is None else self.arguments[declared.input]
             found = [int(n) for n in leaves(table, depth)]
             extents[declared.name] = max(found, default=0) + (self.extra if depth else 0)
+            if declared.input is not None:
+                # The graph makes the size too, and pads what it makes to the most that there can be.
+                extents[declared.name] = most(self.graph, declared.name) or extents[declared.name]
         return extents
 
     def tensors(self) -> tuple[list[torch.Tensor], dict[str, Any]]:

@@ -119,8 +119,10 @@ class Lists(Words):
         text, result = self.function(body, [("x", element, xs.bound)], make, xs.type.length)
         return Term(f"ff.map({text})({xs.text})", List(xs.type.length, renamed(result.type, outside)), result.bound)
 
-    def map_indices(self, body: Body, xs: Term) -> Term:
-        """A function of an element's index."""
+    def map_indices(self, body: Body, xs: Term) -> Term | None:
+        """A function of an element's index, and of the element read by it."""
+        if not is_flat(xs.type.element):
+            return None
         element, outside = self.entered(xs.type.element)
 
         def make(inner: Body, taken: list[Term]) -> Term:

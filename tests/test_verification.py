@@ -15,8 +15,8 @@ from foldfuse.compiler.ir import Equation, Graph, Lambda
 from foldfuse.compiler.records import RECORDS
 from foldfuse.runtime import eager_operations, module
 from foldfuse.runtime.cli import load
-from foldfuse.runtime.random_input import class_count, random_arguments
 from foldfuse.runtime.ragged import Ragged
+from foldfuse.runtime.random_input import class_count, random_arguments
 from foldfuse.runtime.verification import verify
 
 from .harness import compiled

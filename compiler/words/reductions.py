@@ -19,6 +19,7 @@ from .elementwise import (
     add,
     divide,
     exp,
+    greater,
     isfinite,
     log,
     multiply,
@@ -156,8 +157,10 @@ def std(x: Any, axis: Any = None, correction: int = 0, keepdims: bool = False) -
 
 @word
 def norm(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    """The Euclidean norm."""
-    return sqrt(sum_(square(x), axis, keepdims=keepdims))
+    """The Euclidean norm; its gradient at zero is zero, as torch has it."""
+    total = sum_(square(x), axis, keepdims=keepdims)
+    positive = greater(total, 0)
+    return where(positive, sqrt(where(positive, total, 1.0)), 0.0)
 
 
 def _default_last(x: Any, axis: Any) -> Any:
