@@ -63,7 +63,7 @@ def draw(models, source, start, length, path):
     figure.savefig(path, dpi=75)
 
 
-def run(steps: int = 800, picture: bool = False) -> dict:
+def run(steps: int = 600, picture: bool = False) -> dict:
     """Train both taggers on windows of modules' source, and judge on whole other modules."""
     training, held_out = tagged_source()
     models = {}
@@ -87,7 +87,7 @@ def run(steps: int = 800, picture: bool = False) -> dict:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=800, help="steps of training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=600, help="steps of training (default: %(default)s)")
     parser.add_argument("--picture", action="store_true", help="draw a tagged piece of source under docs/pictures")
     told = run(**vars(parser.parse_args()))
     print(f"{told['signature']}\n\nresult    {told['result']}\nbaseline  {told['baseline']}")

@@ -1,8 +1,8 @@
 """Two languages share one representation: names are read by tied maps, and a name stands where its translation stands.
 
-Names of countries, languages, scripts and currencies in English and Spanish, from Unicode's CLDR. Everything but the last
-layer is tied. A held-out English name is looked up among all the held-out Spanish ones; pairs that are written alike are
-left out. Baselines are chance, and the overlap of the names' letter trigrams.
+Names of countries, languages, scripts and currencies in English and Spanish, from Unicode's CLDR. Everything but the
+last layer is tied. A held-out English name is looked up among all the held-out Spanish ones; pairs that are written
+alike are left out. Baselines are chance, and the overlap of the names' letter trigrams.
 """
 
 import argparse
@@ -21,10 +21,10 @@ residual = lambda f: lambda xs: xs + f(xs)
 
 def programs(letters):
     """Return one program per language. What they share is what both call: `read`."""
-    gather = ff.conv(96, 3, padding="same") >> ff.relu
-    read = ff.embedding(letters, 48) >> gather >> residual(ff.conv(96, 3, padding="same") >> ff.relu) >> (ff.max & ff.mean)
+    near, far = (ff.conv(96, 3, padding="same") >> ff.relu for _ in range(2))
+    read = ff.embedding(letters, 48) >> near >> residual(far) >> (ff.max & ff.mean) >> ff.concat
     unit = lambda v: v / (ff.norm(v) + 1e-6)
-    languages = {name: read >> ff.concat >> ff.dense(64, name=name) >> unit >> Meaning for name in ("english", "spanish")}
+    languages = {name: read >> ff.dense(64, name=name) >> unit >> Meaning for name in ("english", "spanish")}
     return {name: (program.typed(Name, Meaning), Name) for name, program in languages.items()}
 
 
@@ -73,7 +73,7 @@ def run(steps: int = 800) -> dict:
         batch = zip(*(training[row] for row in torch.randperm(len(training))[:96].tolist()))
         first, second = (meanings(model, entry, texts, alphabet) for entry, texts in zip(("english", "spanish"), batch))
         similarity, right = 12 * first @ second.T, torch.arange(len(first))
-        loss = sum(torch.nn.functional.cross_entropy(s, right, label_smoothing=0.05) for s in (similarity, similarity.T))
+        loss = sum(torch.nn.functional.cross_entropy(scores, right) for scores in (similarity, similarity.T))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

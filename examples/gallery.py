@@ -78,7 +78,7 @@ def cell(text: str) -> str:
 def page(figures: dict) -> str:
     """Return the page for what was measured, by example, and in what environment."""
     measured = [(name, figures[name]) for name in TITLES if name in figures]
-    lines = [HEAD, "| model | result | baseline | beaten | CPU time |", "|---|---|---|---|---|"]
+    lines = [HEAD, "| model | result | baseline | baseline beaten | CPU time |", "|---|---|---|---|---|"]
     for name, told in measured:
         beaten = "yes" if told["beats"] else "**no**"
         cells = (f"[{TITLES[name]}](#{name})", told["result"], told["baseline"], beaten, f"{told['seconds']:.0f} s")

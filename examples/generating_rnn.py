@@ -9,18 +9,18 @@ import math
 
 import torch
 from character_language_model import counted_bits
-from data import HELD_OUT, SYMBOLS, TRAINING, characters, source_text, windows
+from data import HELD_OUT, SYMBOLS, TRAINING, characters, source_text, symbols, windows
 from torch import nn
 from tqdm import tqdm
 
 import foldfuse as ff
 
-EXPRESSION = "scan(speak) to learn, unfold(choose(speak)) to write"
+EXPRESSION = "scan(speak) learns; fold(speak) >> unfold(choose) writes"
 HIDDEN, EMBEDDED, BATCH, LENGTH, WRITTEN, RATE, NEWLINE = 160, 32, 32, 64, 300, 4e-3, 0
 
 
 def language_model():
-    """Return one module: `loss` of each character of a text, and `write`, a text and how likely each character was."""
+    """Return one module: `loss` of each character of a text, and `write`, what follows a text and how likely it is."""
     embed, cell, scores = ff.embedding(SYMBOLS, EMBEDDED), nn.GRUCell(EMBEDDED, HIDDEN), ff.dense(SYMBOLS)
 
     def speak(h, letter):
@@ -30,15 +30,17 @@ def language_model():
     def loss(text):
         return ff.cross_entropy(ff.scan(speak, init=ff.zeros(HIDDEN))(ff.shift(text, NEWLINE)), text)
 
-    def write(temperature):
+    def write(prompt, temperature):
+        read = ff.fold(speak, init=ff.zeros(HIDDEN))(ff.shift(prompt, NEWLINE))
+
         def choose(carry):
             h, logits = speak(*carry)
             letter = ff.sample()(logits / temperature)
             return (h, letter), (letter, ff.log_softmax(logits)[letter])
 
-        return ff.unfold(choose, init=(ff.zeros(HIDDEN), NEWLINE), length=WRITTEN)
+        return ff.unfold(choose, init=(read, prompt[-1]), length=WRITTEN)
 
-    return ff.compile({"loss": (loss, ff.Seq(ff.i64)), "write": (write, ff.f32)})
+    return ff.compile({"loss": (loss, ff.Seq(ff.i64)), "write": (write, ff.Seq(ff.i64), ff.f32)})
 
 
 def bits(model, text, length=256):
@@ -47,7 +49,7 @@ def bits(model, text, length=256):
         return model(windows(text, torch.arange(0, len(text) - length, length), length)).mean().item() / math.log(2)
 
 
-def run(steps: int = 700) -> dict:
+def run(steps: int = 1000) -> dict:
     """Train on windows of modules' source, write some, and judge on whole other modules."""
     torch.manual_seed(0)
     training, held_out = source_text(TRAINING), source_text(HELD_OUT)
@@ -64,10 +66,12 @@ def run(steps: int = 700) -> dict:
         bar.set_postfix_str(f"{loss.item() / math.log(2):.2f} bits", refresh=False)
 
     temperatures = torch.tensor([0.3, 0.6, 1.0])
+    prompt = symbols("    def ").expand(len(temperatures), -1)
     with torch.no_grad():
-        written, likelihoods = model(temperatures, entry="write", seed=1)
-        difference = (model(written) + likelihoods).abs().max().item()
-    for temperature, row in zip(temperatures, written.tolist()):
+        written, likelihoods = model(prompt, temperatures, entry="write", seed=1)
+        text = torch.cat([prompt, written], 1)
+        difference = (model(text)[:, prompt.shape[1] :] + likelihoods).abs().max().item()
+    for temperature, row in zip(temperatures, text.tolist()):
         print(f"-- temperature {temperature:.1f} {'-' * 60}\n{characters(row)}")
     print(f"\nlikelihoods by unfold and by scan differ by {difference:.1e} at most")
     ours, (_, bigram) = bits(model, held_out), counted_bits(training, held_out)
@@ -82,6 +86,6 @@ def run(steps: int = 700) -> dict:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=700, help="steps of training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1000, help="steps of training (default: %(default)s)")
     told = run(parser.parse_args().steps)
     print(f"{told['signature']}\n\nresult    {told['result']}\nbaseline  {told['baseline']}")

@@ -35,7 +35,7 @@ def learner(hidden=32):
 
 
 def sequences(images, labels, among, count, generator):
-    """Return regressions [count, LENGTH]: images of two of the digits `among` [..., 64], and a random value for each."""
+    """Return regressions [count, LENGTH]: images of two of the digits `among`, and a random value for each."""
     images, labels = images.flatten(1)[(order := labels.argsort())], labels[order]
     two = torch.tensor(among)[torch.rand(count, len(among), generator=generator).argsort(1)[:, :2]]
     place = torch.randint(2, (count, LENGTH), generator=generator)
@@ -61,7 +61,7 @@ def draw(curves):
         axes.plot(range(1, LENGTH + 1), curve, label=name)
     axes.set(xlabel="place in the sequence", ylabel="mean squared error", ylim=(0, None), xticks=range(1, 21, 3))
     axes.legend(frameon=False)
-    figure.savefig(Path(__file__).parent.parent / "docs" / "pictures" / "learning_step.png", dpi=110)
+    figure.savefig(Path(__file__).parents[1] / "docs/pictures/learning_step.png", dpi=110)
 
 
 def run(steps: int = 1500, picture: bool = False) -> dict:
@@ -84,10 +84,9 @@ def run(steps: int = 1500, picture: bool = False) -> dict:
         schedule.step()
 
     (trained, mean), (familiar, _) = errors(model, new), errors(model, seen)
-    curves = {"mean of the values before": mean, "untrained step": untrained, "trained step, digits never seen": trained}
-    curves["trained step, new images of seen digits"] = familiar
     if picture:
-        draw(curves)
+        curves = {"mean of the values before": mean, "untrained step": untrained}
+        draw(curves | {"trained step, digits never seen": trained, "trained step, new images of seen digits": familiar})
     first, last, other, plain, best = (x.mean().item() for x in (
         trained[:1], trained[-5:], familiar[-5:], untrained[-5:], mean[-5:]))
     return {
@@ -104,6 +103,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=1500, help="steps of training (default: %(default)s)")
     parser.add_argument("--picture", action="store_true", help="draw the errors under docs/pictures")
-    arguments = parser.parse_args()
-    told = run(arguments.steps, arguments.picture)
+    options = parser.parse_args()
+    told = run(options.steps, options.picture)
     print(f"{told['signature']}\n\nresult    {told['result']}\nbaseline  {told['baseline']}")

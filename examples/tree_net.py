@@ -15,11 +15,12 @@ from tqdm import tqdm
 import foldfuse as ff
 
 EXPRESSION = "cata(node) >> (lambda r: r[0]) >> dense(2)     node(x, kids) → (h, c)"
-HIDDEN, KINDS = 32, sorted(name for name, kind in vars(ast).items() if isinstance(kind, type) and issubclass(kind, ast.AST))
+HIDDEN = 32
+KINDS = sorted(name for name, kind in vars(ast).items() if isinstance(kind, type) and issubclass(kind, ast.AST))
 
 
 def tree_lstm():
-    """Return a child-sum TreeLSTM (Tai, Socher, Manning 2015) over the kinds of nodes, with a classifier on the root."""
+    """Return a child-sum TreeLSTM (Tai, Socher, Manning 2015) over the kinds of nodes, and a classifier on the root."""
     embed = ff.embedding(len(KINDS), 4 * HIDDEN)
     U, V = ff.param((HIDDEN, 3 * HIDDEN), "U"), ff.param((HIDDEN, HIDDEN), "V")
 
@@ -50,7 +51,7 @@ PACKAGED = """
 def call_in_call(node, inside=False):
     """Return whether some call stands inside of another, below a node that itself stands inside of a call or not."""
     is_call = isinstance(node, ast.Call)
-    return is_call and inside or any(call_in_call(child, inside or is_call) for child in ast.iter_child_nodes(node))
+    return (is_call and inside) or any(call_in_call(child, inside or is_call) for child in ast.iter_child_nodes(node))
 
 
 def functions(modules, most=150):

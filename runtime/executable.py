@@ -279,8 +279,8 @@ def remember(graph: Graph) -> Executable:
 
 
 def printed(graph: Graph, normal: bool = False) -> str:
-    """The text of a graph, with the user's lines as comments: programs that are alike but were written in two places are
-    two texts, and the graph itself is kept for each, so that errors name the right lines.
+    """The text of a graph, with the user's lines as comments: programs that are alike but were written in two places
+    are two texts, and the graph itself is kept for each, so that errors name the right lines.
 
     Arguments:
         graph: a program.

@@ -320,7 +320,8 @@ class Model(nn.Module):
         if point.tapped is None:
             raise StructureError('nothing is marked in this program: mark values with ff.tap(value, "name")')
         traced = oracle.tapped_entry(point.evaluation, with_taps_as_outputs(point.tapped))
-        return self._run(traced, False, arguments, entry, seed)
+        with torch.no_grad():
+            return self._run(traced, False, arguments, entry, seed)
 
     def _run(self, traced: Entry, training: bool, arguments: Any, entry: str | None, seed: Any) -> Any:
         point = self._entry(entry)

@@ -74,12 +74,15 @@ class Ragged:
     def __iter__(self) -> Iterator[Any]:
         return (self[row] for row in range(len(self)))
 
-    def __getitem__(self, row: int) -> Any:
-        """One row: a tensor [length, ...] or a product of them; of lists of lists a `Ragged`.
+    def __getitem__(self, row: Any) -> Any:
+        """One row: a tensor [length, ...] or a product of them; of lists of lists a `Ragged`. Several rows, by a slice,
+        a list or a tensor of indices, or a bool per row: a `Ragged`, padded to its own longest row.
 
         Raises:
             IndexError: there is no such row.
         """
+        if isinstance(row, (slice, list)) or (isinstance(row, Tensor) and row.dim()):
+            return self._rows(torch.as_tensor(row) if isinstance(row, list) else row)
         row = range(len(self))[operator.index(row)]
         length = int((self.host or self.lengths)[0][row])
         data = map_product(lambda x: x[row, :length], self.data)
@@ -87,6 +90,25 @@ class Ragged:
         if not inner:
             return data
         return Ragged(data, inner, None if self.host is None else tuple(table[row, :length] for table in self.host[1:]))
+
+    def _rows(self, rows: slice | Tensor) -> Ragged:
+        tables = [table[rows] for table in self.lengths]
+        host = (
+            None
+            if self.host is None
+            else [table[rows.cpu() if isinstance(rows, Tensor) else rows] for table in self.host]
+        )
+        longest = [int(table.max()) if table.numel() else 0 for table in host or tables]
+
+        def cut(x: Tensor, places: Sequence[int]) -> Tensor:
+            for dim, extent in enumerate(places):
+                x = x.narrow(1 + dim, 0, min(extent, x.size(1 + dim)))
+            return x
+
+        data = map_product(lambda x: cut(x[rows], longest), self.data)
+        cut_tables = [cut(table, longest[:level]) for level, table in enumerate(tables)]
+        cut_host = None if host is None else tuple(cut(table, longest[:level]) for level, table in enumerate(host))
+        return Ragged(data, cut_tables, cut_host)
 
     def __repr__(self) -> str:
         shown = map_product(lambda x: f"{str(x.dtype).removeprefix('torch.')}{list(x.shape)}", self.data)

@@ -99,11 +99,12 @@ class Lists(Words):
 
     def result(self, body: Body) -> Term:
         """What a function of an element gives: arrays, or a list that is visible in it."""
-        lists = [t for t in body.visible(List) if t in body.terms]
+        visible = body.visible(List, self.enterable)
+        lists = [t for t in visible if t in body.terms]
         if lists and self.choices.chance(40):
             return self.recent(lists)
-        if body.visible(List) and self.choices.chance(5):
-            return self.recent(body.visible(List))
+        if visible and self.choices.chance(5):
+            return self.recent(visible)
         return self.flat(body, self.flat_type(body))
 
     # --- maps ---------------------------------------------------------------------------------------------------------

@@ -200,6 +200,7 @@ def main() -> int:
     parser.add_argument(
         "--second", type=int, default=3, help="look at second derivatives of every n-th program; 0: of none"
     )
+    parser.add_argument("--laws", type=int, default=4, help="try each law alone on every n-th program; 0: on none")
     parser.add_argument("--shrink", type=float, default=30, help="seconds to spend on making a failing program smaller")
     parser.add_argument("--show", action="store_true", help="print each program before it is tried")
     options = parser.parse_args()
@@ -211,7 +212,8 @@ def main() -> int:
         program = generate(Choices.seeded(seed), seed)
         if options.show:
             print(program, flush=True)
-        checks = Checks(program, second=options.second > 0 and seed % options.second == 0)
+        every = lambda n, seed=seed: n > 0 and seed % n == 0
+        checks = Checks(program, every(options.second), every(options.laws))
         try:
             checks.run()
         except NotFinite:
@@ -226,7 +228,9 @@ def main() -> int:
             print(f"\r{seed - options.seed + 1} programs, {sum(failed.values())} failures ", end="", file=sys.stderr)
     print(f"{options.count} programs in {time.monotonic() - start:.0f} s ({overflowed} overflow and were not compared)")
     for name, count in held.items():
-        print(f"{count:7} {name}")
+        if not name.startswith("law "):
+            print(f"{count:7} {name}")
+    print(f"{sum(n for name, n in held.items() if name.startswith('law ')):7} one law alone")
     for found, count in failed.most_common():
         print(f"FAILED {count} times: {' '.join(found)}")
     return int(bool(failed))

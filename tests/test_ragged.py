@@ -181,3 +181,27 @@ def test_refusals(case):
     make, error, message = REFUSED[case]
     with pytest.raises(error, match=f"(?s){message}"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [
+        (torch.tensor([2, 0]), [2, 0]),
+        ([2, 0], [2, 0]),
+        (torch.tensor([True, False, True, False]), [0, 2]),
+        (slice(0, 3, 2), [0, 2]),
+    ],
+    ids=["tensor", "list", "bools", "slice"],
+)
+def test_rows_are_taken_as_a_ragged(index: object, expected: list[int]) -> None:
+    rows = ragged([torch.arange(n, dtype=torch.float32) for n in (1, 4, 2, 3)])
+    taken = rows[index]
+    assert isinstance(taken, Ragged) and taken.data.shape == (2, 2)
+    for got, row in zip(taken.unpad(), expected, strict=True):
+        assert torch.equal(got, rows[row])
+
+
+def test_rows_of_nested_lists_are_cut_to_their_longest() -> None:
+    nested = ragged(torch.arange(24.0).reshape(2, 3, 4), [3, 1], torch.tensor([[4, 1, 2], [2, 0, 0]]))
+    assert nested[[1]].data.shape == (1, 1, 2)
+    assert torch.equal(nested[[1]].unpad()[0][0], torch.tensor([12.0, 13.0]))

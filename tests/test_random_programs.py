@@ -14,11 +14,11 @@ from foldfuse.compiler.ir import sub_equations
 from .random_programs import generate
 from .random_properties import Checks, Failure, NotFinite, prepared
 from .random_shrinking import shrunk
-from .random_terms import Choices, Program
+from .random_terms import Array, Choices, Length, List, Program
 
-# Fifty programs, the same ones every time; shrinking is worth its time where a person waits for it.
+# Sixty programs, the same ones every time; shrinking is worth its time where a person waits for it.
 FEW = settings(
-    max_examples=50,
+    max_examples=60,
     derandomize=True,
     deadline=None,
     database=None,
@@ -87,8 +87,6 @@ def test_a_wrong_gradient_is_found() -> None:
         "    ys = ff.map(lambda x: ff.tanh(x * W))(xs)\n    return ff.sum(ys) * ff.stop_gradient(ff.sum(ys))\n\n\n"
         "types = (ff.Seq(ff.f32[2]),)\n"
     )
-    from .random_terms import Array, Length, List
-
     program = Program(source, (List(Length(1), Array((2,))),), (), 3)
     failures = Checks(program, second=False, laws=False).run()
     assert [f.property for f in failures] == ["differences"]

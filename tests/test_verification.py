@@ -42,6 +42,23 @@ def test_every_kind_of_input(name, seed):
     assert sum(row.error is not None for row in rows) >= 2
 
 
+def test_lists_that_are_empty_in_padding_have_derivatives():
+    program = next(p for p in PROGRAMS if p.name == "nestings.map_in_scan")
+    rows = verify(compiled(program))
+    assert [row.ok and row.error is not None for row in rows] == [True] * 4, rows
+
+
+def test_a_mean_of_nothing_is_refused_where_it_is_taken_only():
+    add_mean = lambda keys, xs: ff.fold(lambda h, x: h + x + ff.mean(keys), init=ff.zeros(2))(xs)
+    model = ff.compile(add_mean, ff.Seq(ff.f32[2]), ff.Seq(ff.f32[2]))
+    keys = ff.ragged(torch.ones(2, 3, 2), [3, 0])
+    for evaluate in (model, model.eager, model.reference):
+        found = evaluate(keys, ff.ragged(torch.ones(2, 2, 2), [2, 0]))
+        assert torch.equal(torch.as_tensor(found), torch.tensor([[4.0, 4.0], [0.0, 0.0]]))
+        with pytest.raises(ff.EmptyError, match="mean"):
+            evaluate(keys, ff.ragged(torch.ones(2, 2, 2), [2, 1]))
+
+
 # --- what is wrong is found wrong -------------------------------------------------------------------------------------
 
 

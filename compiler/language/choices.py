@@ -41,7 +41,10 @@ def sample(temperature: float = 1.0, top_k: int | None = None) -> Expression:
         loops, so it is equal in every evaluator.
     """
     if not isinstance(temperature, (int, float)) or not temperature > 0:
-        raise ShapeError(f"temperature= is a number greater than 0 (ff.greedy is its limit); got {temperature!r}")
+        raise ShapeError(
+            f"temperature= is a number greater than 0 (ff.greedy is its limit); got {temperature!r}. A computed one "
+            "divides the logits: ff.sample()(logits / temperature)"
+        )
     if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
         raise ShapeError(f"top_k= is a whole number, 1 or more; got {top_k!r}")
 

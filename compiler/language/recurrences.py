@@ -10,7 +10,7 @@ from .. import types
 from ..errors import CarryError, RepresentationError, SizeError, StructureError
 from ..expression import Expression, call, check_function, declared_names, of_one, show_function
 from ..ir import Value
-from ..scope import Scope, current, is_tracing
+from ..scope import Scope, current, is_module, is_tracing
 from ..sizes import Constant
 from ..trace import (
     element_structure,
@@ -110,6 +110,20 @@ def _pair_of(result: Any, carry: Any) -> bool:
     ]
 
 
+def check_step(step: Any, what: str) -> None:
+    """Refuse what is no step, and a torch cell as it is: a cell takes (input, state), a step (state, input).
+
+    Raises:
+        StructureError: it is no function, or a torch cell.
+    """
+    check_function(step, what)
+    if is_module(step) and type(step).__name__ in ("RNNCell", "GRUCell", "LSTMCell"):
+        raise StructureError(
+            f"{what} takes a step (carry, element), but torch's {type(step).__name__} takes (input, state). Write "
+            "lambda h, x: cell(x, h)"
+        )
+
+
 def _initial(init: Any, xs: TracedList | None) -> Any:
     """The initial carry; a function of an element reads sizes only.
 
@@ -196,7 +210,7 @@ def fold(step: Any, init: Any = None, reverse: bool = False) -> Expression:
     Example:
         >>> encode = map(embedding(256, 32)) >> fold(gru(64, 32), init=zeros(64))
     """
-    check_function(step, "ff.fold")
+    check_step(step, "ff.fold")
 
     def apply(x: Any) -> Any:
         carry, xs = _split_init(init, x, "ff.fold")
@@ -223,7 +237,7 @@ def scan(step: Any, init: Any = None, reverse: bool = False, final: bool = False
     Example:
         >>> hidden = scan(lstm(64, 32), init=rest(64))
     """
-    check_function(step, "ff.scan")
+    check_step(step, "ff.scan")
 
     def apply(x: Any) -> Any:
         carry, xs = _split_init(init, x, "ff.scan")

@@ -194,6 +194,8 @@ def may_raise(equation: Equation) -> bool:
         return True
     if equation.op == "reduce" and equation.attributes["op"] in ("max", "min"):
         return True
+    if equation.op == "length" and equation.attributes.get("positive"):
+        return True
     return any(may_raise(inner) for body in equation.bodies for inner in body.equations)
 
 
