@@ -127,7 +127,8 @@ def _augment(d: Any, b: Any, equation: Any, needs: Sequence[bool], useful: Seque
     count = len(body.results)  # the stopping flag becomes the count, so the numbers agree
     residuals = outputs[count : count + pullback.residuals]
     before = dict(zip(kept_carries, outputs[count + pullback.residuals :], strict=True))
-    ct_carries = [j for j in pullback.useful if j < carries]
+    # Also a carry that the step does not hand on: the first one is still read, or given back by an empty list.
+    ct_carries = [j for j in range(carries) if useful[j] and needs[captured + j]]
 
     def pull(b: Any, cts: Sequence[Any]) -> list[Any]:
         inner = Builder(b)
@@ -141,11 +142,12 @@ def _augment(d: Any, b: Any, equation: Any, needs: Sequence[bool], useful: Seque
             *cotangents(b, cts, outputs, [j for j in pullback.useful if j >= carries]),
         ]
         element = [inner.parameter(v.type.element, v.name) for v in list_values]
+        arriving = [ct for ct, j in zip(carry, ct_carries, strict=True) if j in pullback.useful]
         split = len(element) - len([j for j in pullback.useful if j >= carries])
         pulled = dict(
             zip(
                 pullback.reached,
-                inner.inline(pullback.backward, (*constants, *element[:split], *carry, *element[split:])),
+                inner.inline(pullback.backward, (*constants, *element[:split], *arriving, *element[split:])),
                 strict=True,
             )
         )

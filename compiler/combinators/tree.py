@@ -331,7 +331,10 @@ def _augment_down(d: Any, b: Any, equation: Any, needs: Sequence[bool], useful: 
     kept_own = dict(zip(own_residuals, emitted[own_end:], strict=False))
     state_lists = dict(zip(kept_states, emitted[own_end + len(own_residuals) :], strict=False))
     kept_kid = dict(zip(kid_residuals, emitted[count - states + extra :], strict=True))
-    ct_states = [j for j in pullback.useful if j < states]
+    # Also a state that a node does not hand on: the root's is still read.
+    ct_states = [
+        j for j in range(states) if body_needs[captured + j] and (body_useful[j] or captured + j in pullback.reached)
+    ]
 
     def pull(b: Any, cts: Sequence[Any]) -> list[Any]:
         back = _Transpose(b, equation)

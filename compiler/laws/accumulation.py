@@ -38,6 +38,7 @@ class _Level:
 
     Attributes:
         varying: its values that differ from step to step of this loop.
+        from_around: its values that differ from step to step of the loop around this one.
         summed: its values that differ between the elements that are summed (steps of the outermost loop).
         bound: the list sizes that it determines.
     """
@@ -53,16 +54,18 @@ class _Level:
             if any(v in self.varying for v in e.inputs) or (not e.inputs and e.op != "constant"):
                 self.varying.update(e.outputs)
         self.bound = {name for e in self.loop.equations for name, _ in e.binds}
-        if around is None:
-            self.summed = self.varying
-        else:
-            outer = (*self.captured.items(), *self.lists.items())
-            self.summed = {inner for inner, value in outer if value in around.summed}
-            for e in self.loop.equations:
-                if any(v in self.summed for v in e.inputs):
-                    self.summed.update(e.outputs)
+        self.from_around = set() if around is None else self._following(around.varying)
+        self.summed = self.varying if around is None else self._following(around.summed)
         self.elements = {p.outer: p.inner for p in self.loop.leaving("output")}
         self.given = {inner: outer for outer, inner in self.elements.items()}
+
+    def _following(self, outer: set[Value]) -> set[Value]:
+        """The values that depend on some of the values around the loop."""
+        found = {inner for inner, value in (*self.captured.items(), *self.lists.items()) if value in outer}
+        for e in self.loop.equations:
+            if any(v in found for v in e.inputs):
+                found.update(e.outputs)
+        return found
 
     def give(self, value: Value) -> Value:
         """The list of a value of the body."""
@@ -159,7 +162,8 @@ class _Sum:
                 e = level.made[value]
                 if e.op not in ("constant", "broadcast") or not self._can_export(e.inputs, depth):
                     return False
-            elif depth and any(l.bound for l in self.levels):
+            elif depth and (value not in level.from_around or any(l.bound for l in self.levels)):
+                # What is the same in every step of the loop around is for the law of invariants to take out.
                 return False
         return True
 

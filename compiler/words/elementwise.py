@@ -158,7 +158,11 @@ def gelu(x: Any, approximate: str = "none") -> Any:
 @word
 def softplus(x: Any) -> Any:
     """``log(1 + exp x)``, without overflow."""
-    return add(relu(x), log1p(exp(negative(abs_(x)))))
+    # Written with max(x, 0) and |x| its parts have a kink at 0 where the whole has slope 1/2: so the branches are
+    # chosen by the sign, and each is smooth through 0.
+    positive = greater(x, 0)
+    near = where(positive, negative(x), x)
+    return add(where(positive, x, 0.0), log1p(exp(near)))
 
 
 @word

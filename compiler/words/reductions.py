@@ -167,6 +167,16 @@ def _default_last(x: Any, axis: Any) -> Any:
     return -1 if axis is None and isinstance(x, TracedArray) else axis
 
 
+def _no_axis(x: Any, axis: Any, name: str) -> None:
+    """A list is reduced as a whole.
+
+    Raises:
+        AxisError: an axis is named.
+    """
+    if isinstance(x, TracedList) and axis is not None:
+        raise AxisError(f"ff.{name} of a list runs over the list and takes no axis=; inside ff.map it has an element's")
+
+
 @word
 def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """``log Σ exp x``, without overflow: over a list, or over an array's axis (the last when left out)."""
@@ -174,6 +184,7 @@ def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     axis = _default_last(x, axis)
     if isinstance(x, Unknown):
         return x
+    _no_axis(x, axis, "logsumexp")
     if isinstance(x, TracedList):
         top = _finite(stop_gradient(max_(x)))
         return add(log(sum_(exp(subtract(x, top)))), top)
@@ -204,6 +215,7 @@ def softmax(x: Any, axis: Any = None) -> Any:
     axis = _default_last(x, axis)
     if isinstance(x, Unknown):
         return x
+    _no_axis(x, axis, "softmax")
     if isinstance(x, TracedList):
         raised = exp(subtract(x, stop_gradient(max_(x))))
         return divide(raised, sum_(raised))
@@ -219,6 +231,7 @@ def log_softmax(x: Any, axis: Any = None) -> Any:
     axis = _default_last(x, axis)
     if isinstance(x, Unknown):
         return x
+    _no_axis(x, axis, "log_softmax")
     return subtract(x, logsumexp(x) if isinstance(x, TracedList) else logsumexp(x, axis, keepdims=True))
 
 
