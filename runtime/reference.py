@@ -101,7 +101,7 @@ def _primitive(record: Primitive, equation: Any, inputs: Sequence[Any], sizes: S
             extents[str(size)] = max(extents.get(str(size), 0), x.shape[d])
     for i, (x, v) in enumerate(zip(arrays, equation.inputs, strict=True)):
         arrays[i] = _grown(x, (*(extents[str(size)] for size in v.type.axes), *v.type.shape))
-    return _trimmed(record.numpy(*arrays, **equation.attributes), equation.output.type.axes, sizes)
+    return _trimmed(record.numpy(*arrays, **equation.attributes), equation.output.type, sizes)
 
 
 def _padded(nested: Any, type_: ListType) -> np.ndarray:
@@ -122,11 +122,16 @@ def _grown(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return out
 
 
-def _trimmed(values: np.ndarray, axes: Sequence[Size], sizes: SizeTable) -> Any:
-    """An array as nested lists of the lengths that the sizes say."""
-    if not axes:
-        return values
-    return [_trimmed(values[i], axes[1:], sizes.enter(axes[0], i)) for i in range(sizes.value(axes[0]))]
+def _trimmed(values: np.ndarray, type_: ListType, sizes: SizeTable) -> Any:
+    """An array as nested lists of the lengths that the sizes say; what no operand reaches (a sum over an empty list) is
+    zero."""
+    if not type_.axes:
+        return values if values.shape == type_.shape else np.zeros(type_.shape, values.dtype)
+    nothing = np.zeros((0,) * (len(type_.axes) - 1) + type_.shape, values.dtype)
+    return [
+        _trimmed(values[i] if i < len(values) else nothing, type_.element, sizes.enter(type_.axes[0], i))
+        for i in range(sizes.value(type_.axes[0]))
+    ]
 
 
 def evaluate(graph: Graph, arguments: Sequence[Any], tables: Mapping[str, Any] | None = None) -> tuple[Any, ...]:

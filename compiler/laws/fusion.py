@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..ir import Equation, Lambda, Value, sub_equations
+from ..ir import Equation, Lambda, Value, mentioned_sizes, sub_equations
 from .law import Scope, law, moved
 from .loop import Loop, Port
 
@@ -26,8 +26,12 @@ class _Groups:
         self.group = list(range(len(equations)))
         self.members: list[list[int]] = [[i] for i in range(len(equations))]
         self.before: list[int] = []
+        # Per equation, those that determine list sizes it speaks of: it stands behind them without reading them.
+        self.binders: list[set[int]] = _binders(equations)
         for i, equation in enumerate(equations):
             ancestors = 0
+            for j in self.binders[i]:
+                ancestors |= self.before[j] | 1 << j
             for value in equation.inputs:
                 j = self.maker.get(value)
                 if j is not None:
@@ -53,6 +57,10 @@ class _Groups:
                     if i < captured:
                         return True
                 elif self.before[group] >> earlier & 1:
+                    return True
+            for maker in self.binders[index]:
+                group = self.group[maker]
+                if group not in (later, earlier) and self.before[group] >> earlier & 1:
                     return True
         return False
 
@@ -98,7 +106,17 @@ class _Groups:
                 maker = self.maker.get(value)
                 if maker is not None and self.group[maker] != group:
                     found[self.group[maker]] = None
+            found.update((self.group[maker], None) for maker in self.binders[index] if self.group[maker] != group)
         return list(found)
+
+
+def _binders(equations: tuple[Equation, ...]) -> list[set[int]]:
+    bound: dict[str, int] = {}
+    found: list[set[int]] = []
+    for i, equation in enumerate(equations):
+        found.append({bound[name] for name in mentioned_sizes([equation]) if name in bound} if bound else set())
+        bound.update((name, i) for name, _ in equation.binds)
+    return found
 
 
 def _names_bound(equation: Equation) -> set[str]:
