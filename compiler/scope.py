@@ -39,8 +39,26 @@ class Scope(Builder):
         self.program = program
         self.make_index = index
         self.own_index: Value | None = None
+        self.loop: Size | None = None
+
+    def enter(self, size: Size, values: Sequence[Value]) -> None:
+        """Say that this body runs over lists of a size, the given ones among them.
+
+        Raises:
+            StructureError: rows of a list of lists would be read by the lengths of the rows of a loop around.
+        """
+        size = self.program.sizes.resolve(size)
+        around: Scope | None = self.parent
+        while around is not None:
+            if around.loop is not None and self.program.sizes.resolve(around.loop) == size:
+                self.program.refuse_own_lengths(size, values, "a list of lists is run over inside of a loop over itself")
+            around = around.parent
+        self.loop = size
 
     def emit(self, op: str, inputs: Sequence[Value], *rest: Any, **keywords: Any) -> tuple[Value, ...]:
+        if op in ("element", "reduce") and len(inputs[0].type.axes) > 1:
+            what = "a row is taken of a list of lists" if op == "element" else "the rows of a list of lists are reduced"
+            self.program.refuse_own_lengths(inputs[0].type.axes[0], inputs[:1], what)
         outputs = super().emit(op, inputs, *rest, **keywords)
         source = self.equations[-1].source
         if source is not None and outputs:
@@ -127,6 +145,23 @@ class Program:
         for index in scope.indices():
             seed = scope("fold_seed", seed, index)
         return seed
+
+    def refuse_own_lengths(self, size: Size, values: Sequence[Value], what: str) -> None:
+        """Refuse lists of this size whose rows have lengths of their own: outside of a loop over the list a row's
+        length has no name.
+
+        Raises:
+            StructureError: there is such a list.
+        """
+        axis = str(self.sizes.resolve(size))
+        for value in values:
+            for inner in value.type.axes[1:]:
+                # A size that no input binds is determined by a step, so differs from row to row.
+                if any(axis in self.sizes.over.get(name, (axis,)) for name in self.sizes.resolve(inner).names()):
+                    raise StructureError(
+                        f"{what}, whose rows have lengths of their own, which are known only where a map, fold or scan "
+                        "runs over them. Reduce each row to an array first, inside of ff.map"
+                    )
 
     def merge(self, left: Size, right: Size, where: str) -> bool:
         """Make two sizes one in all that has been traced, where that can be (see `Sizes.merge`)."""

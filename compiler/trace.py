@@ -166,6 +166,7 @@ def map_list(xs: TracedList, function: Callable[..., Any], *others: TracedList) 
         return inner.parameter(types.array(i64), "index")
 
     inner = Scope(scope, scope.program, index)
+    inner.enter(size, flat)
     elements = []
     for each, values in zip((xs, *others), lists, strict=True):
         parameters = [inner.parameter(v.type.element, v.name) for v in values]

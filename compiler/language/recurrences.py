@@ -168,6 +168,7 @@ def _run_scan(step: Any, carry: Any, xs: TracedList, backwards: bool, name: str)
         return inner.parameter(array(i64), "index")
 
     inner = Scope(scope, scope.program, index)
+    inner.enter(size, lists)
     taken = with_leaves(carry, iter([inner.parameter(v.type, v.name or "carry") for v in leaves(carry)]))
     element = element_structure(xs, [inner.parameter(v.type.element, v.name or "x") for v in lists])
     with inner.active():
