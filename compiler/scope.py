@@ -51,7 +51,8 @@ class Scope(Builder):
         around: Scope | None = self.parent
         while around is not None:
             if around.loop is not None and self.program.sizes.resolve(around.loop) == size:
-                self.program.refuse_own_lengths(size, values, "a list of lists is run over inside of a loop over itself")
+                what = "a list of lists is run over inside of a loop over itself"
+                self.program.refuse_own_lengths(size, values, what)
             around = around.parent
         self.loop = size
 

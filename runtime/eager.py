@@ -240,8 +240,10 @@ def _environment(
                 axes = [Named(axis) for axis in declaration.over]
             known = all(n in sizes.extents for axis in axes for n in axis.names())
             mask = sizes.list_mask(axes) if known else None
-            # Lengths in the padding of an outer list may be anything.
-            lengths = table if mask is None or not table.dim() else torch.where(mask, table, torch.zeros_like(table))
+            # Lengths in the padding of an outer list may be anything. They count as one: over an empty list a softmax
+            # or a maximum is no number, and torch's own derivatives carry that on from where it is masked.
+            dead = torch.ones_like(table) if maximum else torch.zeros_like(table)
+            lengths = table if mask is None or not table.dim() else torch.where(mask, table, dead)
             extent = Extent(maximum, lengths, declaration.over if table.dim() else ())
         sizes = sizes.bind(name, extent)
     return sizes

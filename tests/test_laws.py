@@ -75,7 +75,7 @@ def test_names_are_unique():
 # --- random programs -------------------------------------------------------------------------------------------------
 
 random_choices = st.lists(st.integers(0, 1 << 16), min_size=40, max_size=120)
-quick = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 def random_graph(numbers: list[int], ragged: bool = True) -> Graph:
