@@ -5,11 +5,10 @@ last layer is tied. A held-out English name is looked up among all the held-out 
 alike are left out. Baselines are chance, and the overlap of the names' letter trigrams.
 """
 
-import argparse
 from collections import Counter
 
 import torch
-from data import name_pairs, padded
+from data import command_line, name_pairs, padded
 from tqdm import tqdm
 
 import foldfuse as ff
@@ -94,7 +93,4 @@ def run(steps: int = 800) -> dict:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=800, help="steps of training (default: %(default)s)")
-    told = run(parser.parse_args().steps)
-    print(f"{told['signature']}\n\nresult    {told['result']}\nbaseline  {told['baseline']}")
+    command_line(run, __doc__)

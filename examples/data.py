@@ -6,10 +6,13 @@ one is to learn from, and the second is held out. Digits and lines are split exa
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import io
 import keyword
 import sysconfig
 import tokenize
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -295,3 +298,20 @@ def date_pairs(
     for day, form in zip(map(date.fromordinal, days), forms):
         pairs.append((format_date(day, ("medium", "long", "full")[form], locale=language), day.isoformat()))
     return tuple([pairs[place] for place in part.tolist()] for part in places(count, fraction, seed))
+
+
+def command_line(run: Callable[..., dict], description: str) -> None:
+    """Run an example as the command line says, and print what it told.
+
+    Args:
+        run: takes `steps`, and `picture` if it can draw one; see the examples.
+        description: the example's docstring.
+    """
+    known = inspect.signature(run).parameters
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    steps = known["steps"].default
+    parser.add_argument("--steps", type=int, default=steps, help="steps of training (default: %(default)s)")
+    if "picture" in known:
+        parser.add_argument("--picture", action="store_true", help="draw the picture under docs/pictures")
+    told = run(**vars(parser.parse_args()))
+    print(f"{told['signature']}\n\nresult    {told['result']}\nbaseline  {told['baseline']}")

@@ -5,11 +5,10 @@ and the value of an image is told after it was guessed. Training by the gradient
 weights and a rate with which such steps learn fast. Digits 7, 8, 9 are in no training sequence.
 """
 
-import argparse
 from pathlib import Path
 
 import torch
-from data import digits
+from data import command_line, digits
 from tqdm import tqdm
 
 import foldfuse as ff
@@ -100,9 +99,4 @@ def run(steps: int = 1500, picture: bool = False) -> dict:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=1500, help="steps of training (default: %(default)s)")
-    parser.add_argument("--picture", action="store_true", help="draw the errors under docs/pictures")
-    options = parser.parse_args()
-    told = run(options.steps, options.picture)
-    print(f"{told['signature']}\n\nresult    {told['result']}\nbaseline  {told['baseline']}")
+    command_line(run, __doc__)

@@ -5,10 +5,10 @@ a recurrent residual network that is told each pause, of the same size and train
 adjoint of the fold, as of every fold; it is compared with the one that torch's own autograd finds.
 """
 
-import argparse
 from pathlib import Path
 
 import torch
+from data import command_line
 from tqdm import tqdm
 
 import foldfuse as ff
@@ -117,9 +117,4 @@ def run(steps: int = 2000, picture: bool = False) -> dict:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=2000, help="steps of training (default: %(default)s)")
-    parser.add_argument("--picture", action="store_true", help="draw the paths under docs/pictures")
-    options = parser.parse_args()
-    told = run(options.steps, options.picture)
-    print(f"{told['signature']}\n\nresult    {told['result']}\nbaseline  {told['baseline']}")
+    command_line(run, __doc__)

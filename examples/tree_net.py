@@ -5,11 +5,10 @@ another call, in functions with two calls or more: where things stand matters, n
 fold that only adds up, a bag of nodes, with a wider classifier on top.
 """
 
-import argparse
 import ast
 
 import torch
-from data import HELD_OUT, TRAINING, module_source
+from data import HELD_OUT, TRAINING, command_line, module_source
 from tqdm import tqdm
 
 import foldfuse as ff
@@ -104,7 +103,4 @@ def run(steps: int = 400) -> dict:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=400, help="steps of training (default: %(default)s)")
-    told = run(parser.parse_args().steps)
-    print(f"{told['signature']}\n\nresult    {told['result']}\nbaseline  {told['baseline']}")
+    command_line(run, __doc__)

@@ -88,7 +88,7 @@ def test_every_form_agrees_with_recursion(trees):
     check(forest(objects, children=lambda node: node.children, value=lambda node: node.value), trees)
     check(forest(parents=parents, values=values), trees)
     check(forest(parents=[torch.tensor(array) for array in parents], values=flat_values), trees)
-    flat = np.concatenate([np.array(array, dtype=np.int32) for array in parents])
+    flat = np.array([number for array in parents for number in array], dtype=np.int32)
     check(forest(parents=flat, sizes=sizes, values=torch.from_numpy(flat_values)), trees)
 
 
