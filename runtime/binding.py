@@ -25,7 +25,7 @@ from ..compiler.types import DType, f32, is_namedtuple
 from .binding_names import argument, expected_shape, show_port, show_value
 from .binding_sizes import Level, Seen, fit, settle
 from .binding_trees import open_forest, pad_forest
-from .eager_shapes import torch_dtype
+from .dtypes import torch_dtype
 from .flat_lists import is_nested, unwrap
 from .forest import Forest
 from .ragged import Ragged

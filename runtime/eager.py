@@ -19,10 +19,11 @@ from torch import Tensor
 from ..compiler.errors import DtypeError, ShapeError, SizeError
 from ..compiler.ir import Graph, Lambda, sub_equations
 from ..compiler.sizes import Named, Size
+from .dtypes import torch_dtype
 from .eager_lists import LISTS
 from .eager_loops import LOOPS
 from .eager_operations import CONTEXTUAL, OPERATIONS, make_constant
-from .eager_shapes import torch_dtype, trailing
+from .eager_shapes import trailing
 from .eager_sizes import Environment, Extent
 from .eager_trees import TREES
 

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from ..compiler.errors import IndexRangeError
 from ..compiler.primitives.random import FIRST, GOLDEN, SECOND
+from .dtypes import torch_dtype
 from .eager_contraction import HALVES, contraction, mask_operand
-from .eager_shapes import common_lead, torch_dtype, trailing, with_lead
+from .eager_shapes import common_lead, trailing, with_lead
 
 Build = Callable[[Any, int], Callable[..., Tensor]]
 

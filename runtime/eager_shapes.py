@@ -9,26 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn.functional import pad
-
-from ..compiler.types import DType
-
-DTYPES = {
-    "f16": torch.float16,
-    "bf16": torch.bfloat16,
-    "f32": torch.float32,
-    "f64": torch.float64,
-    "i32": torch.int32,
-    "i64": torch.int64,
-    "bool": torch.bool,
-}
-
-
-def torch_dtype(dtype: DType) -> torch.dtype:
-    """The torch dtype of an IR dtype."""
-    return DTYPES[dtype.name]
 
 
 def common_lead(shapes: Sequence[Sequence[int]], depth: int) -> list[int]:

@@ -17,7 +17,8 @@ from torch import Tensor
 from ..compiler.errors import SizeError
 from ..compiler.sizes import Size
 from ..compiler.types import ListType
-from .eager_shapes import flatten_lead, take_rows, torch_dtype
+from .dtypes import torch_dtype
+from .eager_shapes import flatten_lead, take_rows
 
 
 class Extent:

@@ -21,7 +21,7 @@ from ..compiler.pipeline import normalise
 from ..compiler.sizes import Constant, Named, Quotient, Size
 from ..compiler.text import parse, show
 from . import eager
-from .eager_shapes import torch_dtype
+from .dtypes import torch_dtype
 
 __all__ = ["Executable", "executable", "printed", "remember"]
 

@@ -13,21 +13,7 @@ from torch import nn
 from ..compiler.errors import ParameterError, ShapeError, Source
 from ..compiler.parameters import Parameter, names
 from ..compiler.types import DType
-
-TORCH_DTYPES: dict[str, torch.dtype] = {
-    "f16": torch.float16,
-    "bf16": torch.bfloat16,
-    "f32": torch.float32,
-    "f64": torch.float64,
-    "i32": torch.int32,
-    "i64": torch.int64,
-    "bool": torch.bool,
-}
-
-
-def torch_dtype(dtype: DType) -> torch.dtype:
-    """The torch dtype of an IR dtype."""
-    return TORCH_DTYPES[dtype.name]
+from .dtypes import torch_dtype
 
 
 def initial(parameter: Parameter, dtype: DType) -> torch.Tensor:

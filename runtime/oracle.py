@@ -14,8 +14,8 @@ from ..compiler.ir import Graph
 from ..compiler.program import Entry, Port
 from ..compiler.sizes import Size
 from ..compiler.types import ListType, is_namedtuple
+from .dtypes import torch_dtype
 from .forest import Forest
-from .initial import torch_dtype
 from .ragged import Ragged
 from .reference import SizeTable, evaluate
 

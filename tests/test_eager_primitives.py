@@ -14,7 +14,7 @@ from foldfuse.compiler.ir import Equation, Lambda, Value, infer
 from foldfuse.compiler.records import RECORDS, Primitive
 from foldfuse.compiler.types import ListType, array, bf16, f32, f64, from_numpy
 from foldfuse.runtime import eager
-from foldfuse.runtime.eager_shapes import torch_dtype
+from foldfuse.runtime.dtypes import torch_dtype
 
 SAMPLES = [
     (name, i)

@@ -88,24 +88,32 @@ def never_stopped(equation: Any) -> UnboundedError:
     )
 
 
-def _carry_activity(
-    d: Any, body: Lambda, needs: Sequence[bool], useful: Sequence[bool], captured: int, carries: int
-) -> Any:
-    """Which carries take part in differentiation, and which can have a cotangent: fixpoints round the loop."""
+def round_the_loop(
+    d: Any, body: Lambda, needs: Sequence[bool], useful: Sequence[bool], first: int, states: int
+) -> tuple[list[bool], list[bool]]:
+    """Which states of a recursion take part in differentiation and which can have a cotangent: fixpoints round a loop.
+
+    Arguments:
+        d: the differentiator.
+        body: the step; its first `states` results are the new states.
+        needs, useful: per parameter and per result, as known from outside.
+        first: the index of the first state among the parameters.
+        states: how many.
+    """
     needs, useful = list(needs), list(useful)
     changed = True
     while changed:
         active = d.active_results(body, needs)
         changed = False
-        for j in range(carries):
-            if active[j] and not needs[captured + j]:
-                needs[captured + j] = changed = True
+        for j in range(states):
+            if active[j] and not needs[first + j]:
+                needs[first + j] = changed = True
     changed = True
     while changed:
         reached = d.influential_parameters(body, needs, useful)
         changed = False
-        for j in range(carries):
-            if reached[captured + j] and not useful[j]:
+        for j in range(states):
+            if reached[first + j] and not useful[j]:
                 useful[j] = changed = True
     return needs, useful
 
@@ -114,7 +122,7 @@ def _augment(d: Any, b: Any, equation: Any, needs: Sequence[bool], useful: Seque
     a, (body,), inputs = equation.attributes, equation.bodies, equation.inputs
     captured, carries, size = a["captured"], a["carries"], a["size"]
     first = captured + carries
-    needs, useful = _carry_activity(d, body, needs, useful, captured, carries)
+    needs, useful = round_the_loop(d, body, needs, useful, captured, carries)
     # A checkpointed scan keeps its carries only: the backward step runs the step again.
     pullback = d.vjp(body, needs, useful, save=not a.get("checkpoint", False))
     # A carry that the backward step reads is emitted as it was before the step.

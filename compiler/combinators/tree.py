@@ -26,6 +26,7 @@ from ..records import Attributes, Combinator, register
 from ..types import ListType, array, i64
 from .map import check_parameters, elements
 from .reduce import zeros
+from .scan import round_the_loop
 
 TABLES = 3  # parent, slot, height
 
@@ -158,28 +159,6 @@ def _store(columns: list[Any], out: Sequence[Any], node: int, kids: Sequence[int
 # --- adjoints ---------------------------------------------------------------------------------------------------------
 
 
-def _fixpoint(
-    d: Any, body: Lambda, needs: Sequence[bool], useful: Sequence[bool], state_parameter: int, states: int
-) -> Any:
-    """Which states take part in differentiation and which can have a cotangent, round the recursion."""
-    needs, useful = list(needs), list(useful)
-    changed = True
-    while changed:
-        active = d.active_results(body, needs)
-        changed = False
-        for j in range(states):
-            if active[j] and not needs[state_parameter + j]:
-                needs[state_parameter + j] = changed = True
-    changed = True
-    while changed:
-        reached = d.influential_parameters(body, needs, useful)
-        changed = False
-        for j in range(states):
-            if reached[state_parameter + j] and not useful[j]:
-                useful[j] = changed = True
-    return needs, useful
-
-
 def _partition(residuals: Sequence[Any], arity: Any) -> tuple[list[int], list[int]]:
     """Residuals kept at the node, and those that are one per child (kept at the children: no padding to the widest
     node).
@@ -240,7 +219,7 @@ def _augment_up(d: Any, b: Any, equation: Any, needs: Sequence[bool], useful: Se
     captured, states, own = a["captured"], a["states"], a["own"]
     state_parameter = captured + own
     body_needs = [*needs[TABLES : TABLES + state_parameter], *[False] * states, *needs[TABLES + state_parameter :]]
-    body_needs, useful = _fixpoint(d, body, body_needs, useful, state_parameter, states)
+    body_needs, useful = round_the_loop(d, body, body_needs, useful, state_parameter, states)
     pullback = d.vjp(body, body_needs, useful)
     count, first_kid = len(body.results), states + a["emitted"]
     forward, residuals = pullback.forward, pullback.forward.results[count:]
@@ -309,7 +288,7 @@ def _augment_down(d: Any, b: Any, equation: Any, needs: Sequence[bool], useful: 
     captured, states = a["captured"], a["states"]
     first_own, first_kid_parameter = captured + states, captured + states + a["own"]
     body_useful = [False] * states + list(useful)
-    body_needs, body_useful = _fixpoint(d, body, needs[TABLES:], body_useful, captured, states)
+    body_needs, body_useful = round_the_loop(d, body, needs[TABLES:], body_useful, captured, states)
     pullback = d.vjp(body, body_needs, body_useful)
     count, first_kid = len(body.results), states + a["emitted"]
     forward, residuals = pullback.forward, pullback.forward.results[count:]
