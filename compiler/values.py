@@ -175,7 +175,7 @@ class Unknown(Traced):
     """
 
     def __iter__(self) -> Iterator[Any]:
-        count = _unpacked_into(sys._getframe(1))
+        count = unpacked_into(sys._getframe(1))
         if count is None:
             raise TraceError("the type of a node's result cannot be inferred here; give ff.cata a leaf= function")
         return iter([Unknown() for _ in range(count)])
@@ -188,7 +188,7 @@ class Unknown(Traced):
         return Unknown()
 
 
-def _unpacked_into(frame: Any) -> int | None:
+def unpacked_into(frame: Any) -> int | None:
     """Into how many names the running instruction of a frame unpacks."""
     import dis
 

@@ -9,8 +9,7 @@ from typing import Any
 from .. import types
 from ..errors import StructureError, TraceError
 from ..trace import plain, unify_lists
-from ..values import NamedProduct, TracedList, Unknown, type_of
-from ..values import _unpacked_into as unpacked_into
+from ..values import NamedProduct, TracedList, Unknown, type_of, unpacked_into
 from .lifting import word
 
 
