@@ -13,7 +13,7 @@ from typing import Any
 
 from .errors import FoldfuseError, Source, VerificationError
 from .records import RECORDS, Combinator
-from .sizes import Named, Size
+from .sizes import Size
 from .types import ListType
 
 
@@ -142,9 +142,7 @@ def sub_equations(body: Lambda) -> Iterator[Equation]:
             yield from sub_equations(inner)
 
 
-def substitute(
-    body: Lambda, change_equation: Callable[[Equation, dict[Value, Value]], Equation] | None = None
-) -> Lambda:
+def substitute(body: Lambda) -> Lambda:
     """A copy of a body with new values throughout (so that one lambda can stand in two places)."""
     table: dict[Value, Value] = {}
 
@@ -322,11 +320,9 @@ def _verify_body(body: Lambda, sizes: frozenset[str], where: str) -> None:
         for value in equation.outputs:
             define(value)
             check_sizes(value)
+        for name, index in equation.binds:
+            if not 0 <= index < len(types) or types[index].dtype.name != "i64":
+                raise VerificationError(f"{equation.op} binds {name} to output {index}, which is no count{where}")
     for value in body.results:
         if value not in defined:
             raise VerificationError(f"the result {value!r} is not defined{where}")
-
-
-def bound_names(equation: Equation) -> frozenset[Size]:
-    """The sizes that an equation determines."""
-    return frozenset(Named(name) for name, _ in equation.binds)

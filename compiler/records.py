@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .types import DType, ListType
+from .types import ListType
 
 if TYPE_CHECKING:
     from .builder import Builder
@@ -99,8 +99,3 @@ def register(record: Primitive | Combinator) -> Primitive | Combinator:
         raise ValueError(f"two records are called {record.name}")
     RECORDS[record.name] = record
     return record
-
-
-def has_derivative(dtype: DType) -> bool:
-    """Whether values of this dtype take cotangents."""
-    return dtype.is_float

@@ -75,6 +75,8 @@ def test_names_are_unique():
 # --- random programs -------------------------------------------------------------------------------------------------
 
 random_choices = st.lists(st.integers(0, 1 << 16), min_size=40, max_size=120)
+# Derandomised: on rare draws a law is known not to shrink the measure ("handed on unchanged" on a captured value of a
+# scan); the pipeline's bound on rounds stands behind it.
 quick = settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
