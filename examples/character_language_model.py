@@ -8,17 +8,14 @@ figure to beat is a bigram model counted on the same training text: the best tha
 
 import argparse
 import math
-import sysconfig
 import time
-from pathlib import Path
 
 import torch
+from data import BIT, HELD_OUT, SYMBOLS, TRAINING, characters, counted_bits, source_text, symbols
 from tqdm import tqdm
 
 import foldfuse as ff
 
-ALPHABET = "\n" + "".join(map(chr, range(ord(" "), ord("~") + 1)))
-SYMBOLS = len(ALPHABET) + 1  # the last symbol stands for every other character
 HIDDEN, EMBEDDED, WRITTEN = 128, 32, 400
 
 
@@ -59,48 +56,6 @@ def language_model():
     return ff.compile({"loss": (loss, text, text), "sample": (write, text, ff.i64)})
 
 
-# Modules that are one file in every supported version of Python.
-TRAINING = """
-    argparse ast bdb calendar cmd codecs configparser contextlib copy dataclasses difflib dis doctest enum fractions
-    ftplib functools gettext gzip inspect ipaddress locale mailbox mimetypes ntpath optparse os pdb pickle pickletools
-    platform plistlib posixpath pprint pydoc random selectors shutil smtplib socket ssl statistics subprocess tarfile
-    tempfile threading tokenize trace traceback turtle types typing uuid warnings zipapp
-""".split()
-HELD_OUT = "bisect csv fileinput glob heapq queue shelve socketserver textwrap timeit weakref".split()
-
-
-def source_text(modules):
-    """Return the source text of modules of the standard library, one after the other, as one tensor of symbols."""
-    folder = Path(sysconfig.get_paths()["stdlib"])
-    return symbols("\n".join((folder / f"{module}.py").read_text(encoding="utf-8") for module in modules))
-
-
-def symbols(text):
-    """Return a text as a tensor of symbol numbers."""
-    number = {character: place for place, character in enumerate(ALPHABET)}
-    return torch.tensor([number.get(character, SYMBOLS - 1) for character in text])
-
-
-def characters(numbers):
-    """Return symbol numbers as a text, with a replacement sign for characters outside the alphabet."""
-    return "".join((ALPHABET + "\N{REPLACEMENT CHARACTER}")[number] for number in numbers)
-
-
-def counted_bits(training, held_out):
-    """Return held-out bits per character of a unigram and of a bigram model, both counted on the training text.
-
-    The bigram is smoothed towards the unigram, which weighs as much as 100 sightings of each first character: the best
-    round weight on this held-out text, so that the baseline is no straw man.
-    """
-    unigram = torch.bincount(training, minlength=SYMBOLS).double() + 1
-    unigram /= unigram.sum()
-    pairs = torch.bincount(training[:-1] * SYMBOLS + training[1:], minlength=SYMBOLS**2).double()
-    pairs = pairs.view(SYMBOLS, SYMBOLS) + 100 * unigram
-    bigram = pairs / pairs.sum(1, keepdim=True)
-    before, after = held_out[:-1], held_out[1:]
-    return [-probability.log2().mean().item() for probability in (unigram[after], bigram[before, after])]
-
-
 def windows(text, starts, length):
     """Return the windows of `length` symbols from each start, and the symbols that follow each of theirs."""
     taken = text[starts[:, None] + torch.arange(length + 1)]
@@ -115,7 +70,7 @@ def model_bits(model, text, length=256, rows=128):
     starts = torch.arange(0, len(text) - length, length)
     with torch.no_grad():
         total = sum(model(*windows(text, part, length)).sum().item() for part in starts.split(rows))
-    return total / (len(starts) * length) / math.log(2)
+    return total / (len(starts) * length) / BIT
 
 
 def train(model, training, held_out, options, baseline):
@@ -150,7 +105,7 @@ def train(model, training, held_out, options, baseline):
         busy += time.perf_counter() - started
 
         bar.update()
-        bar.set_postfix_str(f"{loss.item() / math.log(2):.2f} bits", refresh=False)
+        bar.set_postfix_str(f"{loss.item() / BIT:.2f} bits", refresh=False)
         if used * 8 >= told + 1:
             told = int(used * 8)
             bits = model_bits(model, held_out)
@@ -182,8 +137,10 @@ def main(arguments=None):
     torch.manual_seed(options.seed)
     training, held_out = source_text(TRAINING), source_text(HELD_OUT)
     unigram, bigram = counted_bits(training, held_out)
-    print(f"text: {len(training):,} characters of {len(TRAINING)} modules to learn from, "
-          f"{len(held_out):,} of {len(HELD_OUT)} others held out")
+    print(
+        f"text: {len(training):,} characters of {len(TRAINING)} modules to learn from, "
+        f"{len(held_out):,} of {len(HELD_OUT)} others held out"
+    )
 
     model = language_model()
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -202,7 +159,10 @@ def main(arguments=None):
 
     print(f"\n{'held-out bits per character':<30}{'':>10}")
     for name, value in (
-        ("all characters alike", math.log2(SYMBOLS)), ("unigram", unigram), ("bigram", bigram), ("this model", bits),
+        ("all characters alike", math.log2(SYMBOLS)),
+        ("unigram", unigram),
+        ("bigram", bigram),
+        ("this model", bits),
     ):
         print(f"  {name:<28}{value:>10.3f}")
     print(f"{'parameters':<30}{parameters:>10,}")

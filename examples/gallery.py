@@ -1,8 +1,8 @@
 """Run the examples, and write `docs/gallery.md` from what they measured.
 
-    make gallery                                    every example, then the page; about 20 minutes on one core
-    python examples/gallery.py --only tagger        one, or several; the others' figures stay as they were
-    python examples/gallery.py --steps 20           run small, print, and write nothing
+`make gallery` runs every example and then writes the page: about 20 minutes on one core. `python examples/gallery.py
+--only tagger` runs one, or several; the others' figures stay as they were. With `--steps 20` examples run small, print
+their results and write nothing.
 """
 
 import argparse
@@ -40,8 +40,10 @@ FIGURES, PAGE = DOCS / "gallery.json", DOCS / "gallery.md"
 HEAD = """\
 # The gallery
 
-Each file is a whole program: a model in a few lines, a plain torch training loop, a result beside a baseline on data
-that was held out. The data come with Python and with packages. Run one with `python examples/NAME.py`.
+Each file is a short program that runs by itself, `python examples/NAME.py`: the model in its first 25 lines, below it
+what it learns from, and a result beside a baseline on data that was held out. The data come with Python and with
+packages ([`data.py`](../examples/data.py)), and training is a plain torch loop
+([`training.py`](../examples/training.py)).
 
 `make gallery` runs them all and writes this page from what they measured, whether or not the baseline was beaten.
 """
@@ -53,7 +55,7 @@ def measure(name: str, steps: int | None = None, picture: bool = False) -> dict:
     Args:
         name: a key of `TITLES`.
         steps: of training; the example's own number when left out.
-        picture: whether the example draws its picture, if it has one.
+        picture: whether the example draws its picture, if it can draw one.
 
     Returns:
         What its `run` gave, with `idea` and `expression` from its file, `steps`, and `seconds` of CPU time.
@@ -106,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.only or TITLES:
         print(f"\n== {TITLES[name]} ({name})", flush=True)
         try:
-            told = measure(name, options.steps, options.picture)
+            told = measure(name, options.steps, options.picture and options.steps is None)
         except Exception:  # the others are still worth running
             traceback.print_exc()
             failed.append(name)

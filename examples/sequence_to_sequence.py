@@ -1,83 +1,70 @@
-"""A fold reads one string, an unfold writes another: dates, as six languages write them, into ISO 8601.
-
-The step of the unfold learns by a scan over the right letters. The baseline copies the source.
-"""
-
-import argparse
+"""A fold reads one string, an unfold writes another: dates, as six languages write them, into ISO 8601."""
 
 import torch
 from data import characters, date_pairs, padded
-from torch import nn
-from tqdm import tqdm
+from training import command_line, train
 
 import foldfuse as ff
 
-EXPRESSION = "map(embedding) >> fold(gru) >> unfold(feedback(speak, greedy), until=END)"
-HIDDEN, EMBEDDED, BATCH, RATE, END = 128, 32, 64, 6e-3, 0  # END is before the first letter, too
+END, Text = 0, ff.Seq(ff.i64)  # END stands before the first letter, too
+# A step from (state, last letter) to (state, scores) learns by a scan over the right letters, and writes by an unfold.
+teach = lambda step, init, target: ff.sum(ff.cross_entropy(ff.scan(step, init)(ff.shift(target, END)), target))
+write = lambda step, init: ff.unfold(ff.feedback(step, ff.greedy), (init, END), until=lambda x: x == END, max_length=20)
 
 
-def translator(letters):
-    """Return one module: `loss` of a pair of strings, and `sample`, what it writes for a source."""
-    embed, scores = ff.embedding(letters, EMBEDDED), ff.dense(letters)
-    reader, writer = nn.GRUCell(EMBEDDED, HIDDEN), nn.GRUCell(EMBEDDED, HIDDEN)
-    read = ff.map(embed) >> ff.fold(lambda h, x: reader(x, h), init=ff.zeros(HIDDEN))
+def translator(letters, hidden=128, embedded=32):
+    embed, scores = ff.embedding(letters, embedded), ff.dense(letters)
+    reader, writer = torch.nn.GRUCell(embedded, hidden), torch.nn.GRUCell(embedded, hidden)
+    read = ff.map(embed) >> ff.fold(lambda h, x: reader(x, h), init=ff.zeros(hidden))
 
     def speak(h, letter):
         h = writer(embed(letter), h)
         return h, scores(h)
 
-    def loss(source, target):
-        logits = ff.scan(speak, init=read(source))(ff.shift(target, END))
-        return ff.sum(ff.cross_entropy(logits, target))
-
-    write = ff.unfold(ff.feedback(speak, ff.greedy), until=lambda letter: letter == END, max_length=20)
-    text = ff.Seq(ff.i64)
-    return ff.compile({"loss": (loss, text, text), "sample": (read >> (lambda h: (h, END)) >> write, text)})
+    loss = lambda source, target: teach(speak, read(source), target)
+    return {"loss": (loss, Text, Text), "sample": (lambda source: write(speak, read(source)), Text)}
 
 
-def dates(languages="de en es fr it pl"):
-    """Return pairs (date as CLDR writes it, ISO date) in all languages, to learn from and held out, and the alphabet.
-
-    The seed of the split is the same for all languages, so that a held-out day is in training in none of them.
-    """
-    parts = zip(*(date_pairs(language, count=3000, fraction=0.1, seed=0) for language in languages.split()))
-    training, held_out = ([pair for pairs in part for pair in pairs] for part in parts)
-    return training, held_out, "\n" + "".join(sorted(set("".join(a + b for a, b in training + held_out)) - {"\n"}))
+EXPRESSION = "map(embedding) >> fold(gru) >> unfold(feedback(speak, greedy), until=END)"
 
 
-def train(model, pairs, alphabet, steps):
+def dates():
+    """Return pairs of a date in one of six languages and in ISO 8601, to learn from and held out, and their letters."""
+    training, held_out = date_pairs("de en es fr it pl".split(), count=3000, fraction=0.1)
+    return training, held_out, "\n" + "".join(sorted(set("".join(map("".join, training + held_out)))))
+
+
+def numbered(pairs, alphabet):
+    """Return the sources of pairs as a ragged list of letters, and the targets, which have one length, with an end."""
+    sources, targets = zip(*pairs)
+    return ff.ragged(*padded(sources, alphabet)), padded([target + "\n" for target in targets], alphabet)[0]
+
+
+def fit(model, pairs, alphabet, steps):
     """Train by teacher forcing: the mean cross entropy of each letter of the target, given those before it."""
     torch.manual_seed(0)
-    sources, lengths = padded([source for source, _ in pairs], alphabet)
-    targets, _ = padded([target + "\n" for _, target in pairs], alphabet)  # ISO dates have one length
-    optimiser = torch.optim.AdamW(model.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=max(steps, 2), pct_start=0.2)
-    for _ in (bar := tqdm(range(steps), unit="step")):
-        rows = torch.randint(len(pairs), (BATCH,))
-        source = ff.ragged(sources[rows, : lengths[rows].max()], lengths[rows])
-        loss = model(source, targets[rows]).mean() / targets.shape[1]
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        bar.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
+
+    def loss():
+        source, target = numbered([pairs[row] for row in torch.randint(len(pairs), (64,)).tolist()], alphabet)
+        return model(source, target).mean() / target.shape[1]
+
+    train(loss, torch.optim.AdamW(model.parameters(), 6e-3), steps, rise=0.2, clip=1.0)
 
 
+@torch.no_grad()
 def exact(model, pairs, alphabet):
     """Return the part of the pairs whose source the model rewrites exactly, and what it wrote for each."""
-    with torch.no_grad():
-        rows = model(ff.ragged(*padded([source for source, _ in pairs], alphabet)), entry="sample").unpad()
+    rows = model(numbered(pairs, alphabet)[0], entry="sample").unpad()
     written = [characters(row.tolist(), alphabet).rstrip("\n") for row in rows]
     return sum(text == target for text, (_, target) in zip(written, pairs)) / len(pairs), written
 
 
 def run(steps: int = 1800) -> dict:
-    """Train on dates, and judge on days that are in training in no language."""
+    """Train on dates, and judge on days that are in training in no language. The baseline copies the source."""
     torch.manual_seed(0)
     training, held_out, alphabet = dates()
-    model = translator(len(alphabet))
-    train(model, training, alphabet, steps)
+    model = ff.compile(translator(len(alphabet)))
+    fit(model, training, alphabet, steps)
     rate, written = exact(model, held_out, alphabet)
     for (source, target), text in list(zip(held_out, written))[::300]:
         print(f"{source:<36} {text:<12} {'' if text == target else 'is ' + target}")
@@ -92,7 +79,4 @@ def run(steps: int = 1800) -> dict:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=1800, help="steps of training (default: %(default)s)")
-    told = run(parser.parse_args().steps)
-    print(f"{told['signature']}\n\nresult    {told['result']}\nbaseline  {told['baseline']}")
+    command_line(run, __doc__)

@@ -1,18 +1,12 @@
-"""Colour and grey digits go into one representation, and two tasks are read from it: four programs, one parameter set.
-
-There are many grey images to learn from and few in colour. The baseline is a network of its own for each of the four
-pairs of input and task, with as many parameters in all, as many steps, and batches of the same size.
-"""
-
-import argparse
+"""Grey and colour digits share one representation, and two tasks are read from it: four programs, one parameter set."""
 
 import torch
 from data import colour_digits, digits
-from tqdm import tqdm
+from torch.nn.functional import cross_entropy
+from training import accuracy, command_line, train
 
 import foldfuse as ff
 
-EXPRESSION = '{"grey_digit": grey >> shape >> digit, "grey_parity": …, "colour_digit": …, "colour_parity": …}'
 Grey, Colour, Edges = (ff.Rep(n, ff.Grid(ff.f32[c], 2)) for n, c in (("Grey", 1), ("Colour", 3), ("Edges", 16)))
 
 
@@ -30,75 +24,56 @@ def programs(width):
     return {f"{i}_{t}": (inputs[i] >> tasks[t], types[i]) for i in inputs for t in tasks}
 
 
-GREY, COLOUR = 1000, 300  # images to learn from; the two kinds show different digits
+EXPRESSION = '{"grey_digit": grey >> shape >> digit, "grey_parity": …, "colour_digit": …, "colour_parity": …}'
 
 
-def examples():
-    """Return the images to learn from and the held-out ones, by kind."""
+def by_program(grey, colour):
+    """Return the images and the classes of each program."""
+    kinds, tasks = {"grey": grey, "colour": colour}, {"digit": 10, "parity": 2}
+    return {f"{k}_{t}": (images, labels % tasks[t]) for k, (images, labels) in kinds.items() for t in tasks}
+
+
+def train_and_judge(models, steps, title):
+    """Train programs side by side, each on its own batch in every step; return their size in all, and accuracies."""
     (grey, grey_held_out), (colour, colour_held_out) = digits(), colour_digits()
-    training = {"grey": [part[:GREY] for part in grey], "colour": [part[GREY : GREY + COLOUR] for part in colour]}
-    return training, {"grey": grey_held_out, "colour": colour_held_out}
-
-
-def targets(name, labels):
-    """Return the classes that a program is to give."""
-    return labels % 2 if name.endswith("parity") else labels
-
-
-def train(models, training, steps, title):
-    """Train programs side by side, each named program on its own batch in every step."""
-    parameters = [p for model in set(models.values()) for p in model.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=4e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
+    training = by_program([part[:1000] for part in grey], [part[1000:1300] for part in colour])  # of different digits
+    parameters = [parameter for model in set(models.values()) for parameter in model.parameters()]
     generator = torch.Generator().manual_seed(0)
-    for _ in tqdm(range(steps), title, unit="step"):
+
+    def loss():
         losses = []
         for name, model in models.items():
-            images, labels = training[name.split("_")[0]]
-            rows = torch.randint(len(labels), (32,), generator=generator)
-            logits = model(images[rows], entry=name)
-            losses.append(torch.nn.functional.cross_entropy(logits, targets(name, labels[rows])))
-        optimiser.zero_grad()
-        sum(losses).backward()
-        optimiser.step()
-        schedule.step()
-    return sum(map(torch.numel, parameters))
+            images, classes = training[name]
+            rows = torch.randint(len(classes), (32,), generator=generator)
+            losses.append(cross_entropy(model(images[rows], entry=name), classes[rows]))
+        return sum(losses)
 
-
-@torch.no_grad()
-def accuracies(models, held_out):
-    """Return the held-out accuracy of each program."""
-    found = {}
-    for name, model in models.items():
-        images, labels = held_out[name.split("_")[0]]
-        found[name] = (model(images, entry=name).argmax(1) == targets(name, labels)).float().mean().item()
-    return found
+    train(loss, torch.optim.AdamW(parameters, 4e-3, weight_decay=0.05), steps, title=title)
+    with torch.no_grad():
+        held_out = by_program(grey_held_out, colour_held_out).items()
+        found = {name: accuracy(models[name](images, entry=name), classes) for name, (images, classes) in held_out}
+    return sum(map(torch.numel, parameters)), found
 
 
 def run(steps: int = 400) -> dict:
-    """Train jointly, and separately with as many parameters, and compare on held-out images."""
+    """Train jointly, and a network of its own for each program with as many parameters in all, and compare."""
     torch.manual_seed(0)
-    training, held_out = examples()
     model = ff.compile(programs(40))
-    joint = {name: model for name in programs(40)}
-    separate = {name: ff.compile({name: programs(17)[name]}) for name in joint}
-    shared, own = train(joint, training, steps, "joint"), train(separate, training, steps, "separate")
-    joint, separate = accuracies(joint, held_out), accuracies(separate, held_out)
+    models = {name: ff.compile({name: programs(17)[name]}) for name in programs(17)}
+    shared, joint = train_and_judge(dict.fromkeys(models, model), steps, "joint")
+    own, separate = train_and_judge(models, steps, "separate")
     mean, baseline = sum(joint.values()) / 4, sum(separate.values()) / 4
     each = ", ".join(f"{name.replace('_', ' ')} {joint[name]:.0%} against {separate[name]:.0%}" for name in joint)
+    measured = {"joint": mean, "separate": baseline, "joint parameters": shared, "separate parameters": own}
+    measured |= {f"{kind}, {name}": of[name] for kind, of in (("joint", joint), ("separate", separate)) for name in of}
     return {
         "result": f"{mean:.1%} on average over held-out images, with {shared:,} parameters ({each})",
         "baseline": f"{baseline:.1%}, trained separately, with {own:,} parameters",
         "beats": mean > baseline,
-        "measured": {"joint": mean, "separate": baseline, "joint parameters": shared, "separate parameters": own}
-        | {f"joint, {name}": value for name, value in joint.items()}
-        | {f"separate, {name}": value for name, value in separate.items()},
+        "measured": measured,
         "signature": model.signature,
     }
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=400, help="steps of training (default: %(default)s)")
-    told = run(parser.parse_args().steps)
-    print(f"{told['signature']}\n\nresult    {told['result']}\nbaseline  {told['baseline']}")
+    command_line(run, __doc__)
