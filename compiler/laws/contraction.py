@@ -135,7 +135,7 @@ def _unpacked(body: Lambda, loop: Equation, scope: Scope) -> Lambda:
             members = _packed(e, axis, captured, made, use, reach, steady, scope)
             if members is not None:
                 done.update(members)
-                for cut in {u for v in members for u in use[v] if u is not None and u.op == "slice"}:
+                for cut in {u for v in members for u in use.get(v, ()) if u is not None and u.op == "slice"}:
                     replace[cut] = (axis, members)
                 scope.fired(SLICE, e, f"{len({_interval(c, axis) for c in replace})} parts of {e.output.type}")
                 break
