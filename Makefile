@@ -17,7 +17,7 @@ endif
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo    train a character language model on Python's own source text, and let it write"
+	@echo "make demo    train a character language model on Python's own source text, let it write, show its kernels"
 	@echo "make gallery run every example, and write docs/gallery.md from what they measured; about 20 minutes"
 	@echo "make test    run the tests on the CPU"
 	@echo "make lint    check the style"
@@ -25,8 +25,12 @@ help:
 	@echo
 	@echo "Each makes .venv where it is missing; with PYTHON=/path/to/python they use that environment instead."
 
+# That a kernel does not fit the GPU it is compiled for is shown, and is no failure of the demo.
 demo: $(ready)
 	$(run) examples/character_language_model.py
+	@mkdir -p build
+	-$(run) -m foldfuse.runtime.cli compile examples/character_language_model.py:language_model --entry loss \
+	    --target sm_90 --patience 30 --out build/demo_kernels
 
 gallery: $(ready)
 	$(run) examples/gallery.py --picture

@@ -177,3 +177,19 @@ class ParseError(FoldfuseError, ValueError):
 
 class MissingTriton(FoldfuseError, ImportError):
     """Kernels were asked for on a machine without Triton."""
+
+
+class LaunchError(FoldfuseError, RuntimeError):
+    """A kernel cannot be launched with these tensors and sizes, or not on this device."""
+
+
+class CaptureError(FoldfuseError, RuntimeError):
+    """A kernel would have to be compiled while a CUDA graph is captured."""
+
+
+class StrategyError(FoldfuseError, ValueError):
+    """No strategy, or not the one asked for, can hold a step on the target: the message names what it lacks."""
+
+
+class TargetError(FoldfuseError, ValueError):
+    """A GPU is named that is not known, or a kernel cannot be compiled for one."""

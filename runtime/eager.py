@@ -27,7 +27,7 @@ from .eager_shapes import trailing
 from .eager_sizes import Environment, Extent
 from .eager_trees import TREES
 
-__all__ = ["Context", "Plan", "prepare", "run"]
+__all__ = ["Context", "Plan", "environment", "prepare", "run", "zero_padding"]
 
 _COMBINATORS = {**LISTS, **LOOPS, **TREES}
 # Rows that are not live must not run away or be traversed; elsewhere liveness only says whose errors count.
@@ -211,10 +211,10 @@ def prepare(body: Lambda, depth: int) -> Plan:
 # --- graphs -----------------------------------------------------------------------------------------------------------
 
 
-def _environment(
+def environment(
     graph: Graph, inputs: Sequence[Tensor], tables: Mapping[str, Any], maxima: Mapping[str, int], device: torch.device
 ) -> Environment:
-    """The declared sizes: maxima from the extents of inputs, lengths from the tables."""
+    """The declared sizes: maxima from the extents of inputs, lengths from the tables; see `run`."""
     shown: dict[str, int] = {}
     for value, tensor in zip(graph.body.parameters, inputs, strict=True):
         for axis, extent in zip(value.type.axes, tensor.shape):
@@ -310,7 +310,7 @@ def run(
     """
     device = inputs[0].device if inputs else torch.device("cpu")
     check = device.type == "cpu" if check is None else check
-    sizes = _environment(graph, inputs, tables or {}, maxima or {}, device)
+    sizes = environment(graph, inputs, tables or {}, maxima or {}, device)
     _check_inputs(graph, inputs, sizes)
     types = [v.type for v in graph.body.parameters]
     if torch.is_grad_enabled() and any(v.requires_grad for v in inputs):
@@ -318,10 +318,12 @@ def run(
     # Casts are in the graph; autocast must not add its own.
     with torch.autocast(device.type, enabled=False):
         outputs, sizes = prepare(graph.body, 0).evaluate(Context(sizes, None, check), inputs)
-    if raw:
-        return outputs
-    masks = [sizes.list_mask(v.type.axes) for v in graph.body.results]
-    return [
-        v if m is None else torch.where(trailing(m, v.dim()), v, v.new_zeros(()))
-        for v, m in zip(outputs, masks, strict=True)
-    ]
+    return (
+        outputs if raw else [zero_padding(v, r.type, sizes) for v, r in zip(outputs, graph.body.results, strict=True)]
+    )
+
+
+def zero_padding(value: Tensor, type_: Any, sizes: Environment) -> Tensor:
+    """A value whose padding is zero."""
+    mask = sizes.list_mask(type_.axes)
+    return value if mask is None else torch.where(trailing(mask, value.dim()), value, value.new_zeros(()))

@@ -20,7 +20,7 @@ from ..compiler.ir import Graph, Lambda, sub_equations
 from ..compiler.pipeline import normalise
 from ..compiler.sizes import Constant, Named, Quotient, Size
 from ..compiler.text import parse, show
-from . import eager
+from . import eager, fused
 from .dtypes import torch_dtype
 
 __all__ = ["Executable", "executable", "printed", "remember"]
@@ -112,7 +112,12 @@ class Executable:
         self.check_device(inputs, tables)
         inputs = [x.contiguous() for x in inputs]
         lengths = {name: table for name, table in zip(self.tables, tables, strict=True) if table is not None}
-        outputs = eager.run(self.graph, inputs, lengths, maxima=dict(zip(self.hidden, extents, strict=True)))
+        maxima = dict(zip(self.hidden, extents, strict=True))
+        kernels = fused.of(self, inputs[0].device, frozenset(lengths)) if inputs else None
+        if kernels is not None:
+            outputs = fused.run(kernels, inputs, lengths, maxima)
+        else:
+            outputs = eager.run(self.graph, inputs, lengths, maxima=maxima)
         return _separate((*inputs, *lengths.values()), outputs)
 
     def empty_outputs(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..compiler.adjoint import MEMORY
-from ..compiler.errors import FoldfuseError, Source, StructureError, TraceError
+from ..compiler.errors import FoldfuseError, Source, StrategyError, StructureError, TraceError
 from ..compiler.expression import check_function
 from ..compiler.ir import Graph, sub_equations
 from ..compiler.parameters import Parameter
@@ -22,13 +22,15 @@ from ..compiler.precision import with_precision
 from ..compiler.program import Entry
 from ..compiler.taps import has_taps, with_taps_as_outputs, without_taps
 from ..compiler.text import show
-from ..compiler.types import DTYPES, DType, f16, f32, f64
-from ..compiler.types import bf16 as bfloat16
+from ..compiler.types import DTYPES, DType, f64
 from ..compiler.values import Traced
-from . import autograd, eager, oracle, report
+from ..kernels.emit import Numerics
+from ..kernels.strategy import STRATEGIES, Request
+from . import autograd, eager, fused, kernel_plan, kernel_report, oracle, report, warmup
 from .binding import bind, unbind
+from .call_precision import PRECISIONS, Precision, declared, in_precision, precision_of, tf32_chosen
 from .dynamo import constant_result
-from .executable import printed
+from .executable import executable, printed
 from .forest import Forest
 from .initial import Held, Owned, attach, fetch, made
 from .ragged import Ragged
@@ -200,7 +202,7 @@ class Model(nn.Module):
         bound = bind(traced, arguments, *_stored(held, arguments))
         held += self._seed(traced, bound, seed)
         inputs = [*held, *bound.tensors]
-        text = self._text(self._name(entry), self.training, *_precision(inputs))
+        text = self._text(self._name(entry), self.training, *precision_of(inputs))
         outputs = autograd.evaluate(text, inputs, bound.table_list(traced.graph), self._memory, bound.extents)
         return unbind(traced, outputs, bound)
 
@@ -246,9 +248,93 @@ class Model(nn.Module):
         return tuple(self._entries)
 
     @property
-    def kernels(self) -> tuple[Any, ...]:
-        """The kernels that this model has compiled; on the CPU the graphs are evaluated, so there are none."""
-        return ()
+    def kernels(self) -> tuple[kernel_plan.KernelRecord, ...]:
+        """The kernels of a call of the first entry point and of its backward pass, as `planned` plans them."""
+        return self.planned().kernels
+
+    def planned(
+        self,
+        entry: str | None = None,
+        target: str | None = None,
+        strategy: str | None = None,
+        dtype: str | None = None,
+        tf32: bool | None = None,
+        backward: bool = True,
+    ) -> kernel_plan.Planned:
+        """What a call becomes on a GPU: its kernels, and the steps that torch's own operators compute. Needs no GPU, no
+        Triton, and compiles nothing.
+
+        Arguments:
+            entry: name of the entry point; the first when left out.
+            target: the GPU, such as "sm_90" or "gfx942"; left out, that of the parameters, and for parameters on the
+                CPU "sm_90".
+            strategy: "resident", "streamed" or "cooperative" for every recurrence; left to the planner when left out.
+            dtype: "f32", "f64", "bf16" or "f16" in place of the dtype of the parameters.
+            tf32: whether contractions of f32 operands run in tf32; left out, as torch is set for its own.
+            backward: whether the call is differentiated, with respect to all that is of a float dtype.
+
+        Returns:
+            A `Planned` with `kernels` and `evaluated`, for padded lists, in the mode (training or evaluation) that the
+            model is in.
+
+        Raises:
+            TargetError: the target is not known.
+            StrategyError: no strategy holds a step on it, or not the one that is asked for.
+            StructureError: no strategy or dtype is called so.
+
+        Example:
+            >>> [(kernel.name, kernel.strategy) for kernel in model.planned(target="sm_80").kernels]
+            [('forward_1_scan', 'resident'), ('backward_1_scan', 'resident')]
+        """
+        for value, what, known in ((strategy, "strategy", STRATEGIES), (dtype, "dtype", tuple(PRECISIONS))):
+            if value is not None and value not in known:
+                raise StructureError(f"{what}= is one of {', '.join(map(repr, known))}; got {value!r}")
+        point, name = self._entry(entry), self._name(entry)
+        held = [fetch(self, parameter) for parameter in point.parameters[self.training]]
+        floats = [x for x in held if x.is_floating_point()]
+        own = precision_of(floats) if floats else PRECISIONS[point.evaluation.stored.name]
+        precision = own if dtype is None else PRECISIONS[dtype]
+        device = held[0].device if held else torch.device("cpu")
+        contractions = "tf32" if (tf32_chosen() if tf32 is None else tf32) else "ieee"
+        request = Request(target or fused.target_of(device).name, Numerics(contractions), strategy)
+        program = executable(self._text(name, self.training, *precision))
+        return kernel_plan.plan(program, program.floats, self._memory, request, name, str(precision), backward)
+
+    def warmup(self, *arguments: Any, entry: str | None = None, backward: bool = True) -> None:
+        """Make ready what a call needs, and compile its kernels, so that a CUDA graph can capture such calls.
+
+        A batch size or a length compiles nothing, so one warm-up serves all. What does make another program: lists that
+        come ragged instead of padded, another dtype, autocast, inputs that require gradients, `train` or `eval`.
+
+        Arguments:
+            arguments: as of a call; an array or a padded list may also be given as its shape, a `torch.Size` or a tuple
+                of numbers such as ``(32, 100, 64)``.
+            entry: name of the entry point; the first when left out.
+            backward: whether the calls are differentiated, with gradients arriving for every output. Calls under
+                `torch.no_grad` run another program, which keeps nothing: warm them up with ``backward=False``.
+
+        On a CUDA device the call also runs once, as torch's own libraries set themselves up when they are first used;
+        no `grad` changes. On the CPU nothing is compiled but under Triton's interpreter.
+
+        Raises:
+            FoldfuseError: an argument does not fit; a kernel needs more than the device has; a graph is being captured.
+
+        Example:
+            >>> model.warmup((32, 100, 64))
+            >>> with torch.cuda.graph(graph):
+            ...     scores = model(static_input)
+        """
+        point = self._entry(entry)
+        traced = point.traced(self.training)
+        held = [fetch(self, name) for name in point.parameters[self.training]]
+        stored = _stored(held, arguments)
+        bound = bind(traced, warmup.examples(traced, arguments, *stored), *stored)
+        inputs = [*held, *self._seed(traced, bound, 0), *bound.tensors]
+        program = executable(self._text(self._name(entry), self.training, *precision_of(inputs)))
+        tables = bound.table_list(traced.graph)
+        warmup.make_ready(program, inputs, tables, self._memory, backward)
+        if inputs and inputs[0].is_cuda:
+            warmup.run_once(program, inputs, tables, self._memory, bound.extents, backward)
 
     def graph(self, entry: str | None = None) -> Graph:
         """The un-optimised graph of an entry point."""
@@ -268,20 +354,32 @@ class Model(nn.Module):
         needs = [v.type.dtype.is_float for v in graph.body.parameters]
         return compile_graph(graph, needs, memory=memory or self._memory)
 
-    def code(self, entry: str | None = None) -> str:
-        """The optimised program as text: the forward graph, then its adjoint."""
+    def code(self, entry: str | None = None, kernels: bool = False) -> str:
+        """The optimised program as text: the forward graph, then its adjoint.
+
+        Arguments:
+            entry: name of the entry point; the first when left out.
+            kernels: instead of the graphs, the Triton text of the kernels that `planned` plans of them.
+        """
+        if kernels:
+            return kernel_report.texts(self.planned(entry))
         compiled = self.compiled(entry)
         return "\n\n".join(str(graph) for graph in (compiled.forward, compiled.backward) if graph is not None)
 
     def explain(self, entry: str | None = None, brief: bool = False) -> str:
         """What the compiler did with an entry point: its type; what is left inside of each loop; the laws that moved
-        work and where, those that were in question and why they did not apply; what is kept for the backward pass.
+        work and where, those that were in question and why they did not apply; what is kept for the backward pass; the
+        kernels that it becomes, with the reason for each one's strategy, and what no kernel does.
 
         Arguments:
             entry: name of the entry point; the first when left out.
-            brief: leave out the places in the program.
+            brief: leave out the places in the program, and the kernels' reasons and accounts.
         """
-        return report.explain(self._entry(entry).evaluation, self.compiled(entry), self._memory, brief)
+        text = report.explain(self._entry(entry).evaluation, self.compiled(entry), self._memory, brief)
+        try:
+            return "\n".join([text, "", *kernel_report.lines(self.planned(entry), brief)])
+        except StrategyError as error:
+            return f"{text}\n\nkernels\n  there are none: {error.message}"
 
     # --- other evaluators ---------------------------------------------------------------------------------------------
 
@@ -328,8 +426,7 @@ class Model(nn.Module):
         held = [fetch(self, name) for name in point.parameters[training]]
         bound = bind(traced, arguments, *_stored(held, arguments))
         inputs = [*held, *self._seed(traced, bound, seed), *bound.tensors]
-        compute, operand, half = _precision(inputs)
-        graph = in_precision(traced.graph, compute, operand, half, declared(traced))
+        graph = in_precision(traced.graph, precision_of(inputs), declared(traced))
         outputs = eager.run(graph, inputs, bound.tables, maxima=bound.extents)
         return unbind(traced, outputs, bound)
 
@@ -373,38 +470,6 @@ def _float_dtype(value: Any) -> torch.dtype | None:
     return None
 
 
-def _precision(inputs: Sequence[Tensor]) -> tuple[str, str, bool]:
-    """Compute dtype, operand dtype of contractions (or ""), and whether inputs and outputs are in that half
-    precision.
-    """
-    found = next((x for x in inputs if x.is_floating_point()), None)
-    if found is None:
-        return "f32", "", False
-    if found.dtype == torch.float64:
-        return "f64", "", False
-    if found.dtype in (torch.bfloat16, torch.float16):
-        return "f32", "bf16" if found.dtype == torch.bfloat16 else "f16", True
-    kind = found.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
-        if dtype in (torch.bfloat16, torch.float16):
-            return "f32", "bf16" if dtype == torch.bfloat16 else "f16", False
-    return "f32", "", False
-
-
-_HALF = {"bf16": bfloat16, "f16": f16, "": None}
-
-
-def declared(entry: Entry) -> DType:
-    """The float dtype that an entry's graph is written in: half precisions are computed in f32."""
-    return f32 if entry.stored.bits == 16 else entry.stored
-
-
-def in_precision(graph: Graph, compute: str, operand: str, half: bool, default: DType = f32) -> Graph:
-    """A graph, written in `default`, in the precision of a call."""
-    return with_precision(graph, DTYPES[compute], _HALF[operand], boundary=half, default=default)
-
-
 def _entry_in(entry: Entry, dtype: DType) -> Entry:
     return replace(entry, graph=with_precision(entry.graph, dtype, default=declared(entry)))
 
@@ -419,7 +484,7 @@ def program_text(model: Model, name: str, training: bool, compute: str, operand:
     if key not in model._texts:
         entry = model._entries[name].traced(training)
         normal = normalise(entry.graph)
-        graph = in_precision(normal, compute, operand, half, declared(entry))
+        graph = in_precision(normal, Precision(compute, operand, half), declared(entry))
         model._texts[key] = printed(graph, normal=graph is normal)
     return model._texts[key]
 

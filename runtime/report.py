@@ -13,7 +13,7 @@ from ..compiler.pipeline import Compiled
 from ..compiler.program import Entry
 from ..compiler.types import ListType
 
-__all__ = ["MEANINGS", "explain", "fired", "kept_bytes", "loops", "work"]
+__all__ = ["MEANINGS", "explain", "fired", "kept_bytes", "loops", "place", "table", "times", "work"]
 
 MEANINGS = {
     "input hoist": "what needs no carry is computed before the loop, for all elements at once",
@@ -70,10 +70,18 @@ def _graph_lines(graph: Graph, brief: bool) -> list[str]:
     return [*_loop_lines(graph.body, brief), *_law_lines(graph.notes, brief), *refusals]
 
 
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns under their names, each as wide as it must be."""
+    cells = [tuple(head), *map(tuple, rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    cells.insert(1, tuple("-" * width for width in widths[:-1]) + ("-" * len(head[-1]),))
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells)
+
+
 # --- places in the user's program -------------------------------------------------------------------------------------
 
 
-def _place(source: Source | None) -> str:
+def place(source: Source | None) -> str:
     """A user's line, its file relative to the working directory where it lies below it."""
     if source is None:
         return "made by the compiler"
@@ -83,7 +91,8 @@ def _place(source: Source | None) -> str:
     return f"{file}:{source.line}" + (f"   {text if len(text) <= _WIDTH else text[: _WIDTH - 1] + '…'}" if text else "")
 
 
-def _times(count: int) -> str:
+def times(count: int) -> str:
+    """How often something is there, in front of it; nothing where it is there once."""
     return f"{count} × " if count > 1 else ""
 
 
@@ -91,11 +100,11 @@ def _grouped(notes: Sequence[tuple[Source | None, str]]) -> list[str]:
     """Lines for notes: each place once, below it what happened there, equal things counted."""
     places: dict[str, Counter[str]] = {}
     for source, text in notes:
-        places.setdefault(_place(source), Counter())[text] += 1
+        places.setdefault(place(source), Counter())[text] += 1
     lines = []
-    for place, found in list(places.items())[:_PLACES]:
-        lines.append(f"      {place}")
-        lines += [f"        {_times(count)}{text}" for text, count in found.most_common(_DETAILS)]
+    for shown, found in list(places.items())[:_PLACES]:
+        lines.append(f"      {shown}")
+        lines += [f"        {times(count)}{text}" for text, count in found.most_common(_DETAILS)]
         if len(found) > _DETAILS:
             lines.append(f"        and {sum(n for _, n in found.most_common()[_DETAILS:])} more here")
     if len(places) > _PLACES:
@@ -185,7 +194,7 @@ def _work_text(body: Lambda) -> str:
 
     count(body, "")
     ordered = sorted(counted, key=lambda op: ("contract" not in op, -counted[op], op))
-    return ", ".join(_times(counted[op]) + op for op in ordered) or "nothing"
+    return ", ".join(times(counted[op]) + op for op in ordered) or "nothing"
 
 
 def _loop_lines(body: Lambda, brief: bool) -> list[str]:
@@ -193,10 +202,10 @@ def _loop_lines(body: Lambda, brief: bool) -> list[str]:
     for around, equation in loops(body):
         text = " in ".join((f"{equation.op} over {equation.attributes['size']}", *reversed(around)))
         steps = [_work_text(inner) for inner in equation.bodies]
-        found[text if brief else f"{text}   {_place(equation.source)}", tuple(steps)] += 1
+        found[text if brief else f"{text}   {place(equation.source)}", tuple(steps)] += 1
     lines = []
     for (text, steps), count in found.items():
-        lines.append(f"  {_times(count)}{text}")
+        lines.append(f"  {times(count)}{text}")
         for step in steps:
             first, *more = _wrapped(step.split(", "), "      ")
             lines += [f"    each step: {first.strip()}", *more]

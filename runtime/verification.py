@@ -1,4 +1,4 @@
-"""`verify`: the evaluators of a model against the oracle, values and gradients, on random inputs."""
+"""`verify`: the evaluators and the kernels of a model against the oracle, values and gradients, on random inputs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..compiler.errors import DerivativeError, EmptyError, IndexRangeError, WindowError
+from ..compiler.errors import DerivativeError, EmptyError, FoldfuseError, IndexRangeError, LaunchError, WindowError
 from ..compiler.records import RECORDS, Primitive
+from ..kernels.strategy import Request
+from . import fused
 from .forest import Forest
+from .launch import counts
 from .module import Model
 from .ragged import Ragged
 from .random_input import class_count, random_arguments
 
-__all__ = ["Row", "verify"]
+__all__ = ["Row", "verify", "verify_kernels"]
 
 VALUES, GRADIENTS, DIFFERENCES = 1e-9, 1e-8, 1e-5
 STEPS = (1e-5, 1e-6, 1e-7)
@@ -89,6 +92,34 @@ def verify(model: Model, batch: int = 3, length: int = 7, seed: int = 0, entry: 
     ]
 
 
+def verify_kernels(
+    model: Model,
+    batch: int,
+    length: int,
+    seed: int,
+    entry: str | None,
+    device: torch.device,
+    strategies: Sequence[str | None],
+) -> list[Row]:
+    """Compare the kernels of a model with the oracle, and their gradients with torch's autograd, in float64.
+
+    Arguments:
+        model, batch, length, seed, entry: as of `verify`.
+        device: where the kernels run: a CUDA device, or the CPU in a process where Triton's interpreter is on.
+        strategies: what recurrences are forced to, one after the other; None leaves it to the planner.
+
+    Returns:
+        For an entry point up to two rows per strategy: strategies that make the same kernels are compared once. One
+        that does not hold the program, or does not fit the device, is a row that says so.
+    """
+    model = copy.deepcopy(model).double().eval()
+    return [
+        row
+        for name in (model.entries if entry is None else (entry,))
+        for row in _Comparison(model, name, batch, length, seed).kernel_rows(device, strategies)
+    ]
+
+
 class _Comparison:
     """The comparisons for one entry point."""
 
@@ -123,7 +154,8 @@ class _Comparison:
 
     def _run(self, evaluator: Callable[..., Any], arguments: Sequence[Any] | None = None) -> Leaves:
         arguments = self.arguments if arguments is None else arguments
-        return dict(_leaves(evaluator(*arguments, entry=self.name, seed=self.seed), "result"))
+        found = _leaves(evaluator(*arguments, entry=self.name, seed=self.seed), "result")
+        return {name: tensor.cpu() for name, tensor in found}
 
     def rows(self) -> list[Row]:
         with _held_in_differences() as held:
@@ -150,7 +182,7 @@ class _Comparison:
         differentiable = [name for name, y in plain.items() if y.requires_grad]
         if not differentiable:
             return nothing("no output has a derivative")
-        weights = {name: torch.as_tensor(self.generator.normal(size=tuple(expected[name].shape))) for name in expected}
+        weights = self._weights(expected)
         pull = lambda found: self._pulled(sum((found[name] * weights[name]).sum() for name in differentiable))
         try:
             wanted, gradients = pull(plain), pull(optimised)
@@ -178,12 +210,79 @@ class _Comparison:
             where = max(alone, key=alone.__getitem__)
         return [*rows, Row(self.name, what, by_differences, error, DIFFERENCES, where)]
 
-    def _pulled(self, total: Any) -> Leaves:
-        found = torch.autograd.grad(total, list(self.sources.values()), allow_unused=True)
+    def _weights(self, expected: Leaves) -> Leaves:
+        """A random cotangent for every output."""
+        return {name: torch.as_tensor(self.generator.normal(size=tuple(y.shape))) for name, y in expected.items()}
+
+    def _pulled(self, total: Any, sources: Leaves | None = None) -> Leaves:
+        sources = self.sources if sources is None else sources
+        found = torch.autograd.grad(total, list(sources.values()), allow_unused=True)
         return {
-            name: torch.zeros_like(x) if g is None else g.detach()
-            for (name, x), g in zip(self.sources.items(), found, strict=True)
+            name: (torch.zeros_like(x) if g is None else g.detach()).cpu()
+            for (name, x), g in zip(sources.items(), found, strict=True)
         }
+
+    # --- kernels ------------------------------------------------------------------------------------------------------
+
+    def kernel_rows(self, device: torch.device, strategies: Sequence[str | None]) -> list[Row]:
+        """The rows of `verify_kernels`."""
+        expected, plain = self._run(self.model.reference), self._run(self.model.eager)
+        weights = self._weights(expected)
+        differentiable = [name for name, y in plain.items() if y.requires_grad]
+        pull = lambda found, sources: self._pulled(
+            sum((found[name] * weights[name]).sum() for name in differentiable), sources
+        )
+        try:
+            wanted = pull(plain, None) if differentiable else {}
+        except DerivativeError:
+            differentiable, wanted = [], {}
+        # Torch carries what it computes for padding through its derivatives, where 0 · NaN is NaN.
+        wanted = {name: g for name, g in wanted.items() if _finite(g)}
+        target, rows = fused.target_of(device).name, []
+        made: set[frozenset[str]] = set()
+        for strategy in strategies:
+            what = f"kernels, {strategy or 'as planned'}"
+            try:
+                planned = self.model.planned(self.name, target, strategy, backward=bool(differentiable))
+                keys = frozenset(each.kernel.key for each in planned.kernels)
+                if not keys:
+                    why = "; ".join(dict.fromkeys(step.reason for step in planned.evaluated))
+                    return [Row(self.name, "values, kernels", "oracle", None, VALUES, f"there are none: {why}")]
+                if keys in made:
+                    continue
+                made.add(keys)
+                what = f"kernels, {' and '.join(_strategies(planned.kernels))}"
+                values, gradients = self._by_kernels(device, Request(target, force=strategy), pull if wanted else None)
+            except FoldfuseError as error:
+                rows.append(Row(self.name, f"values, {what}", "oracle", None, VALUES, error.message.split("\n")[0]))
+                continue
+            except Exception as error:
+                # Whatever else ends a kernel is a defect, which the other rows should not hide.
+                why = f"{type(error).__name__}: {error}".split("\n")[0]
+                rows.append(Row(self.name, f"values, {what}", "oracle", float("inf"), VALUES, why))
+                continue
+            rows.append(self._row(f"values, {what}", "oracle", values, expected, VALUES))
+            if wanted:
+                gradients = {name: gradients[name] for name in wanted}
+                rows.append(self._row(f"gradients, {what}", "torch autograd", gradients, wanted, GRADIENTS))
+        return rows
+
+    def _by_kernels(
+        self, device: torch.device, request: Request, pull: Callable[[Leaves, Leaves], Leaves] | None
+    ) -> tuple[Leaves, Leaves]:
+        """Values and gradients of the model on a device, by the kernels of a request."""
+        model = copy.deepcopy(self.model).to(device)
+        # Gradients reach the inputs where they were made, on the CPU.
+        arguments = [_on(device, argument) for argument in self.arguments]
+        sources = {**dict(model.named_parameters()), **_inputs(self.arguments)}
+        # The request holds for this thread, so the backward pass must not run in another.
+        before = counts()
+        with fused.requested(request), torch.autograd.set_multithreading_enabled(False):
+            values = self._run(model, arguments)
+            gradients = pull(values, sources) if pull is not None else {}
+        if not (counts() - before).launches:
+            raise LaunchError(f"no kernel was launched: tensors on {device} are evaluated in this process")
+        return values, gradients
 
     def _difference_error(
         self, gradients: Leaves, directions: Leaves, total: Callable[[Leaves], float], held: _Held
@@ -245,6 +344,24 @@ def _held_in_differences() -> Iterator[_Held]:
         yield held
     finally:
         RECORDS["stop_gradient"] = record
+
+
+def _strategies(kernels: Sequence[Any]) -> list[str]:
+    """The strategies of the recurrent kernels; where there are none, "pointwise"."""
+    found = sorted({each.strategy for each in kernels} - {"pointwise"})
+    return found or ["pointwise"]
+
+
+def _on(device: torch.device, value: Any) -> Any:
+    """An argument on a device."""
+    if isinstance(value, (Tensor, Ragged, Forest)):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {key: _on(device, part) for key, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        parts = [_on(device, part) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
 
 
 def _largest(found: Leaves, expected: Leaves) -> dict[str, Any]:

@@ -158,14 +158,12 @@ ARGUMENTS = {
 
 
 def same(left, right):
-    """Whether two values are equal, types and bits included."""
+    """Whether two values are equal, types and bits included; of NaN there is one."""
     if isinstance(left, np.ndarray):
-        return (
-            type(right) is np.ndarray
-            and left.dtype == right.dtype
-            and left.shape == right.shape
-            and left.tobytes() == right.tobytes()
-        )
+        if type(right) is not np.ndarray or left.dtype != right.dtype or left.shape != right.shape:
+            return False
+        numbers = left == left
+        return np.array_equal(numbers, right == right) and left[numbers].tobytes() == right[numbers].tobytes()
     if isinstance(left, (tuple, list)):
         return type(left) is type(right) and len(left) == len(right) and all(map(same, left, right))
     return type(left) is type(right) and (left == right or repr(left) == repr(right))

@@ -41,8 +41,10 @@ def test_every_kind_of_error_is_a_class_of_its_own() -> None:
     offered = {
         value for value in vars(ff).values() if isinstance(value, type) and issubclass(value, ff.FoldfuseError)
     } - {ff.FoldfuseError}
-    # Defects of foldfuse, damaged texts and a machine without Triton are no mistakes in a program.
-    assert offered - raised == {ff.VerificationError, ff.ParseError, ff.MissingTriton}
+    # Defects of foldfuse, damaged texts, a machine without Triton and a GPU that a kernel does not run on are no
+    # mistakes in a program.
+    of_machines = {ff.MissingTriton, ff.LaunchError, ff.CaptureError, ff.TargetError, ff.StrategyError}
+    assert offered - raised == {ff.VerificationError, ff.ParseError, *of_machines}
 
 
 def test_duplicate_parameters_name_both_lines() -> None:
@@ -100,13 +102,14 @@ model = ff.compile(ff.fold(lambda s, x: s + x, init=0.0), ff.Seq(ff.f32))
 xs = torch.ones(2, 3, requires_grad=True)
 model(xs).sum().backward()
 assert model(xs).tolist() == [3.0, 3.0] and xs.grad.tolist() == [[1.0] * 3] * 2
-assert model.kernels == (), model.kernels
-assert "triton" not in model.code()
+assert [kernel.direction for kernel in model.kernels] == ["forward", "backward"], model.kernels
+assert "import triton" in model.code(kernels=True) and "triton" not in model.code()
+assert "kernels, as planned for sm_90" in model.explain()
 assert not any(name.startswith("triton.") for name in sys.modules)
 """
 
 
-def test_without_triton_programs_run_on_the_cpu() -> None:
+def test_without_triton_programs_run_on_the_cpu_and_kernels_are_planned() -> None:
     ran = subprocess.run([sys.executable, "-c", WITHOUT_TRITON], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
     assert issubclass(ff.MissingTriton, ImportError)

@@ -1,0 +1,203 @@
+"""Where a loop tree needs barriers.
+
+The tree is run in thought for a few steps, keeping what was read and written since the last barrier. A read after a
+write, a write after a read or a write after a write of one location by another stage puts a barrier before the stage
+that comes second: among the threads of a program where both touch only elements that this program owns, among the
+programs of the grid otherwise. What a step writes lies in another half of its scratch than what the step before wrote,
+so the locations are (value, half).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .expressions import Expression
+from .flat import FlatScan, FlatValue
+from .loop_tree import Barrier, Loop, Stage, Storage, Tree
+from .placement import Placement
+
+STEPS = (1, 2, 3)
+"""The numbers of steps that loops are run in thought: every pairing of halves occurs."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """One access of a stage: the storage, whether it writes, whether only elements of its own program are touched."""
+
+    value: FlatValue
+    storage: Storage
+    write: bool
+    own: bool
+    following: bool = False
+
+
+def own_tile(stage: Stage, root_value: FlatValue | None, term: Expression) -> bool:
+    """Whether a load in a stage is of a value that the stage itself computes at these very elements."""
+    axes = stage.axes
+    index = term.arguments[len(term.arguments) - len(axes) :] if axes else ()
+    return all(i.axis is a or (a.extent == 1 and i.op == "number") for i, a in zip(index, axes, strict=True)) and all(
+        i.op == "number" or (i.axis is not None and i.axis.role in ("row", "step"))
+        for i in term.arguments[: len(term.arguments) - len(axes)]
+    )
+
+
+def accesses(tree: Tree, placement: Placement, stage: Stage) -> list[Access]:
+    """The accesses of a stage to memory that the kernel writes."""
+    out: dict[Access, None] = {}
+    shared = written_values(tree) & loaded_values(tree)
+    made: set[FlatValue] = set()
+
+    def own(term_indices: tuple[Expression, ...]) -> bool:
+        if placement.grid is None:
+            return True
+        return any(i.axis is not None and i.axis.role == "own" and placement.spread(i.axis) for i in term_indices)
+
+    for root in stage.roots:
+        seen: set[Expression] = set()
+        todo = [root.expression]
+        while todo:
+            term = todo.pop()
+            if term in seen:
+                continue
+            seen.add(term)
+            todo.extend(term.arguments)
+            if term.op == "load":
+                storage = tree.storage[term.extra]
+                if storage.kind == "register" or storage.buffer not in shared:
+                    continue
+                if term.extra in made and own_tile(stage, term.extra, term):
+                    continue
+                out[Access(term.extra, storage, False, own(term.arguments))] = None
+        if root.value is not None:
+            made.add(root.value)
+        for store in root.stores:
+            storage = tree.storage.get(store.value)
+            if storage is None or store.result or storage.buffer not in shared:
+                continue
+            out[Access(store.value, storage, True, own(store.indices), store.following)] = None
+    return list(out)
+
+
+def written_values(tree: Tree) -> set[FlatValue]:
+    """The buffers that a kernel writes."""
+    out = set()
+    for stage, _ in tree.stages():
+        for root in stage.roots:
+            for store in root.stores:
+                storage = tree.storage.get(store.value)
+                if storage is not None and storage.buffer is not None and not store.result:
+                    out.add(storage.buffer)
+    return out
+
+
+def loaded_values(tree: Tree) -> set[FlatValue]:
+    """The buffers that a kernel reads."""
+    values = {v for stage, _ in tree.stages() for root in stage.roots for v in root.expression.loads}
+    return {tree.storage[v].buffer for v in values if tree.storage[v].buffer is not None}
+
+
+class _Run:
+    """One run in thought; stops at the first stage that needs a barrier which is not there."""
+
+    def __init__(self, tree: Tree, placement: Placement, before: dict[Stage, str], steps: int):
+        self.tree, self.placement, self.before, self.steps = tree, placement, before, steps
+        # Per location, the accesses since the last grid barrier: (writes, own, whether a program barrier came after).
+        self.pending: dict[tuple, list[tuple[bool, bool, bool]]] = {}
+        self.position: dict[FlatScan, int] = {}
+        self.known = {stage: accesses(tree, placement, stage) for stage, _ in tree.stages()}
+
+    def location(self, access: Access) -> tuple:
+        storage = access.storage
+        if storage.kind == "buffer":
+            return (storage.buffer, self.position.get(storage.step, 0) if storage.step is not None else None)
+        half = self.position.get(storage.parity, 0) if storage.parity is not None else 0
+        if access.following:
+            half += 1
+        return (storage.buffer, half % 2)
+
+    def events(self, items: list) -> Iterator[Stage]:
+        for item in items:
+            if isinstance(item, Stage):
+                yield item
+            elif isinstance(item, Loop):
+                self.position[item.scan] = 0
+                yield from item.initial
+                for step in range(self.steps):
+                    self.position[item.scan] = step
+                    yield from self.events(item.items)
+                self.position[item.scan] = self.steps
+
+    def missing(self) -> tuple[Stage, str] | None:
+        """A stage before which a barrier is missing, and its kind."""
+        for stage in self.events(self.tree.items):
+            kind = self.before.get(stage)
+            if kind == "grid":
+                self.pending = {}
+            elif kind == "program":
+                # Orders a program's accesses among themselves; those of other programs stay pending.
+                self.pending = {
+                    place: [(write, own, True) for write, own, _ in found] for place, found in self.pending.items()
+                }
+            needed = self.needed(stage)
+            if needed is not None:
+                return stage, needed
+            for access in self.known[stage]:
+                self.pending.setdefault(self.location(access), []).append((access.write, access.own, False))
+        return None
+
+    def needed(self, stage: Stage) -> str | None:
+        kind = None
+        for access in self.known[stage]:
+            for write, own, settled in self.pending.get(self.location(access), ()):
+                if write or access.write:
+                    if not (own and access.own):
+                        return "grid"
+                    if not settled:
+                        kind = "program"
+        return kind
+
+
+def place_barriers(tree: Tree, placement: Placement) -> None:
+    """Insert the barriers that a tree needs, in place.
+
+    Example:
+        >>> place_barriers(tree, placement)
+        >>> [type(item).__name__ for item in loop.items]
+        ['Barrier', 'Stage']
+    """
+    before: dict[Stage, str] = {}
+    for steps in STEPS:
+        while (found := _Run(tree, placement, before, steps).missing()) is not None:
+            stage, kind = found
+            before[stage] = kind
+    # Barriers that later ones made needless are taken out again.
+    for stage in list(before):
+        fewer = {s: k for s, k in before.items() if s is not stage}
+        if all(_Run(tree, placement, fewer, steps).missing() is None for steps in STEPS):
+            before = fewer
+
+    def insert(items: list) -> list:
+        out = []
+        for item in items:
+            if isinstance(item, Loop):
+                item.items = insert(item.items)
+                item.initial = insert(item.initial)
+            elif item in before:
+                out.append(Barrier(before[item]))
+            out.append(item)
+        return out
+
+    tree.items = insert(tree.items)
+
+
+def needs_grid(tree: Tree) -> bool:
+    """Whether a tree has barriers among the programs of the grid."""
+
+    def go(items: list) -> bool:
+        return any(
+            (isinstance(i, Barrier) and i.kind == "grid") or (isinstance(i, Loop) and (go(i.items) or go(i.initial)))
+            for i in items
+        )
+
+    return go(tree.items)

@@ -1,0 +1,248 @@
+"""Axes in generated text: rows, blocks, lengths of ragged lists, masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...compiler.sizes import Constant, Named, Quotient, Size
+from ..expressions import Axis, Dimension, Expression, dimension
+from ..kernel import Tiles
+from ..tiles import Tile, broadcast, combine, union
+from .writer import ORDER_OF, Scope, Writer, shape
+
+
+class AxisWriter(Writer):
+    """Binds axes to tiles of indices, each in the scope where it begins to be known."""
+
+    def __init__(self, *arguments: object):
+        super().__init__(*arguments)  # type: ignore[arg-type]
+        self.axis_tile: dict[Axis, Tile] = {}
+        self.axis_mask: dict[Axis, Tile | None] = {}
+        self.axis_scope: dict[Axis, int] = {}
+        self.starts: dict[Axis, str | None] = {}
+        self.row_mask: Tile | None = None
+        self.sorted_by = self.ragged_steps()
+
+    def ragged_steps(self) -> str | None:
+        """The ragged size that the outermost loop runs over, if it varies with the rows: a row may end early."""
+        for loop in self.tree.loops():
+            size = dimension(loop.size)
+            rows = tuple(str(a.extent) for a in self.tree.rows)
+            if isinstance(size, Named) and size.name in self.ragged and self.over[size.name] == rows and len(rows) == 1:
+                return size.name
+            break
+        return None
+
+    def bind_rows(self) -> None:
+        rows = self.tree.rows
+        if not rows:
+            return
+        count = self.placement.rows
+        program = "tl.program_id(0).to(tl.int64)"
+        if count == 1:
+            row = self.assign("row", Tile(program))
+        else:
+            d = self.dim("row", count)
+            row = self.assign("row", Tile(f"{program} * {count} + tl.arange(0, {count})", (d,)))
+        # The first factor is 64 bits wide, and so is every product with a list size: offsets may pass 2^31.
+        first, *others = (self.size(a.extent) for a in rows)
+        wide = f"{first}.to(tl.int64)" if first.isidentifier() and others else first
+        total = " * ".join((wide, *others))
+        inside = self.assign("row_mask", Tile(f"{row.text} < {total}", row.dims)) if count > 1 else None
+        if inside is not None and self.sorted_by is not None:
+            # Rows of like length share a tile, which stops where its longest row does.
+            order = self.pointer("lengths", f"{ORDER_OF}{self.sorted_by}")
+            row = self.assign("row", self.load_text(order, row, inside, "i64"))
+        rest = row
+        for axis in reversed(rows):
+            if axis is rows[0]:
+                index = rest if len(rows) == 1 else self.assign(axis.name, rest)
+            else:
+                extent = self.size(axis.extent)
+                index = self.assign(axis.name, Tile(f"{rest.atom} % {extent}", row.dims))
+                rest = Tile(f"{rest.atom} // {extent}", row.dims)
+            self.axis_tile[axis] = index
+            self.axis_scope[axis] = 0
+        self.row_mask = inside
+        for axis in rows:
+            self.axis_mask[axis] = inside
+        for axis in rows:
+            length = self.length_of(axis.extent)
+            if length is not None:
+                live = combine("<", self.axis_tile[axis], length)
+                live = live if self.row_mask is None else combine("&", self.row_mask, live)
+                self.row_mask = self.assign("live", live)
+        # A row that is not there is not read either: in the last segment of a list it lies behind the list's end.
+        for axis in rows:
+            self.axis_mask[axis] = self.row_mask
+
+    def unbind(self, axis: Axis) -> None:
+        """Forget an axis whose loop has ended."""
+        del self.axis_tile[axis], self.axis_mask[axis], self.axis_scope[axis]
+
+    def open_blocks(self, axis: Axis) -> tuple[str, Scope]:
+        """Open a loop over the blocks of an axis; its head and its body."""
+        block, extent = self.placement.block(axis), self.size(axis.extent)
+        start = self.fresh(f"{axis.name}_start")
+        if self.placement.spread(axis):
+            head = f"for {start} in range(tl.program_id(1) * {block}, {extent}, {block * self.placement.programs}):"
+        else:
+            head = f"for {start} in range(0, {extent}, {block}):"
+        trips = Tiles((axis.extent,), block * (self.placement.programs if self.placement.spread(axis) else 1))
+        body = Scope([], self.scope.indent + 1, axis, trips)
+        self.scopes = [*self.scopes, body]
+        self.bind(axis, start)
+        return head, body
+
+    def close_blocks(self, opened: list[tuple[str, Scope]]) -> None:
+        """Close loops, the last one first."""
+        for head, body in reversed(opened):
+            self.scopes = self.scopes[:-1]
+            self.write(head)
+            self.scope.lines.extend(body.lines or ["    " * body.indent + "pass"])
+
+    def bound(self, axis: Axis) -> bool:
+        return axis in self.axis_scope
+
+    def bind(self, axis: Axis, start: str | None, exact: bool | None = None) -> None:
+        """Bind an axis in the innermost scope: a whole tile, or the block that begins at `start`."""
+        block = self.placement.block(axis)
+        self.axis_scope[axis] = len(self.scopes) - 1
+        self.starts[axis] = start
+        wide = not isinstance(axis.extent, int)
+        if block == 1 and start is not None:
+            self.axis_tile[axis], self.axis_mask[axis] = Tile(start), None
+            return
+        if block == 1:
+            self.axis_tile[axis], self.axis_mask[axis] = Tile("0"), None
+            return
+        d = self.dim(axis, block)
+        text = f"tl.arange(0, {block})" if start is None else f"{start} + tl.arange(0, {block})"
+        if wide:
+            text = f"({text}).to(tl.int64)"
+        name = self.assign(axis.name, Tile(text, (d,)))
+        self.axis_tile[axis] = name
+        if exact is None:
+            exact = isinstance(axis.extent, int) and axis.extent % block == 0 and (start is None or self.fits(axis))
+        mask = None
+        if not exact:
+            mask = self.assign(f"{axis.name}_mask", Tile(f"{name.text} < {self.size(axis.extent)}", (d,)))
+        self.axis_mask[axis] = mask
+        length = self.length_of(axis.extent)
+        if length is not None:
+            self.axis_mask[axis] = self.assign(f"{axis.name}_live", combine("<", name, length))
+
+    def bind_once(self, axis: Axis) -> None:
+        """Bind an axis that needs no loop of blocks, in the outermost scope."""
+        if self.bound(axis):
+            return
+        stack, self.scopes = self.scopes, self.scopes[:1]
+        start = None
+        if axis.role == "own" and self.placement.spread(axis):
+            block = self.placement.block(axis)
+            start = f"tl.program_id(1) * {block}" if block > 1 else "tl.program_id(1)"
+        self.bind(axis, start)
+        self.scopes = stack
+
+    def fits(self, axis: Axis) -> bool:
+        """Whether the blocks of an axis end where the axis ends."""
+        block = self.placement.block(axis)
+        if axis.role == "own" and self.placement.spread(axis) and self.placement.once(axis):
+            return block * self.placement.programs == axis.extent
+        return axis.extent % block == 0
+
+    def mask_of(self, axes: Sequence[Axis] | frozenset[Axis]) -> Tile | None:
+        masks: dict[str, Tile] = {}
+        for axis in axes:
+            mask = self.axis_mask.get(axis)
+            if mask is not None:
+                masks[mask.text] = mask
+        out = None
+        for mask in sorted(masks.values(), key=lambda m: (m.dims[0].order if m.dims else -1, m.text)):
+            out = mask if out is None else combine("&", out, mask)
+        return out
+
+    # --- lengths ------------------------------------------------------------------------------------------------------
+
+    def length_of(self, extent: Dimension) -> Tile | None:
+        """The length of a ragged size in the rows here; None where it is not ragged."""
+        extent = dimension(extent)
+        if isinstance(extent, int) or not any(n in self.ragged or n in self.segments for n in extent.names()):
+            return None
+        return self.evaluate_size(extent)
+
+    def evaluate_size(self, size: Size) -> Tile:
+        if isinstance(size, Constant):
+            return Tile(str(size.value))
+        if isinstance(size, Quotient):
+            base = self.evaluate_size(size.base)
+            moved = combine("+", base, Tile(str(size.offset))) if size.offset else base
+            if size.offset < 0:
+                # Clipped before the division: Triton divides towards zero.
+                moved = Tile(f"tl.maximum({moved.text}, 0)", moved.dims)
+            return combine("//", moved, Tile(str(size.divisor))) if size.divisor != 1 else moved
+        assert isinstance(size, Named)
+        if size.name in self.segments:
+            return self.segment_length(size.name)
+        if size.name not in self.ragged:
+            return Tile(self.size(size))
+        axes = []
+        for outer in self.over[size.name]:
+            found = [a for a in self.axis_tile if str(a.extent) == outer]
+            if not found:
+                raise KeyError(outer)
+            axes.append(found[-1])
+        key = self.arena.make("lengths", tuple(self.arena.axis(a) for a in axes), size.name, "i64")
+        scope = max((self.axis_scope[a] for a in axes), default=0)
+        for s in self.scopes:
+            if key in s.known:
+                return s.known[key]
+        pointer = self.pointer("lengths", size.name)
+        offset = self.offset([self.arena.axis(a) for a in axes], [a.extent for a in axes])
+        mask = self.mask_of(axes)
+        text = self.load_text(pointer, offset, mask, "i64")
+        tile = self.assign(f"{size.name}_length", text, scope)
+        self.scopes[scope].known[key] = tile
+        return tile
+
+    def segment_length(self, name: str) -> Tile:
+        """The length of the segment here: the last one is shorter."""
+        size, length = self.segments[name]
+        count = str(size.quotient(length - 1, length))
+        segment = next(a for a in reversed(self.axis_tile) if str(a.extent) == count)
+        start = Tile(f"{self.axis_tile[segment].atom} * {length}", self.axis_tile[segment].dims)
+        rest = combine("-", self.evaluate_size(size), start)
+        return Tile(f"tl.maximum(tl.minimum({rest.text}, {length}), 0)", rest.dims)
+
+    # --- addresses ----------------------------------------------------------------------------------------------------
+
+    def offset(self, indices: Sequence[Expression], extents: Sequence[Dimension]) -> Tile:
+        """The offset of an element of a contiguous array."""
+        out: Tile | None = None
+        for index, extent in zip(indices, extents, strict=True):
+            tile = self.index(index)
+            if out is not None:
+                scaled = out if extent == 1 else combine("*", out, Tile(self.size(extent)))
+                out = scaled if tile.text == "0" else combine("+", scaled, tile)
+            elif tile.text != "0":
+                out = tile
+        return out or Tile("0")
+
+    def load_text(self, pointer: str, offset: Tile, mask: Tile | None, dtype: str) -> Tile:
+        where = pointer if offset.text == "0" else f"{pointer} + {offset.text}"
+        if mask is None:
+            return Tile(f"tl.load({where})", offset.dims)
+        dims = union((offset, mask)) if offset.dims or mask.dims else ()
+        if dims and dims != offset.dims:
+            # A mask may not have more elements than its pointers.
+            where = (
+                f"{pointer} + {broadcast(offset, dims).text}"
+                if offset.dims
+                else f"{pointer} + tl.full({shape(dims)}, {offset.text}, tl.int64)"
+            )
+        other = "0" if dtype in ("i32", "i64", "bool", "index") else "0.0"
+        return Tile(f"tl.load({where}, mask={mask.at(dims)}, other={other})", dims)
+
+    def index(self, term: Expression) -> Tile:
+        """The tile of an index."""
+        raise NotImplementedError

@@ -1,0 +1,205 @@
+"""Terms in generated text: each written in the outermost scope where everything that it reads is known, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..barriers import own_tile, written_values
+from ..expressions import Expression
+from ..flat import FlatScan, FlatValue
+from ..loop_tree import Stage
+from ..operations import BYTES, HALVES, TYPES, apply, cast, number, widened
+from ..tiles import Tile, TileDim, combine
+from .axes import AxisWriter
+
+FREE = frozenset(("cast", "from_index", "as_index", "length", "clamp"))
+"""Terms that are no arithmetic."""
+WIDTH = 96
+"""The longest expression that is written within another one."""
+
+
+class TermWriter(AxisWriter):
+    """Writes terms.
+
+    Attributes:
+        held: per value that stays in registers, the name of its tile and the scope that it is known in.
+        computed: the values that the stage has computed so far, `made_here` all that it will.
+        uses: how often the stage's terms use each other.
+        halves: per loop, the texts of the half of a scratch that a step reads, and of the other.
+        base: the innermost scope of a stage: what reads memory that the kernel writes stays in it.
+    """
+
+    def __init__(self, *arguments: object):
+        super().__init__(*arguments)
+        self.held: dict[FlatValue, tuple[str, int]] = {}
+        self.computed: dict[FlatValue, Tile] = {}
+        self.made_here: set[FlatValue] = set()
+        self.uses: dict[Expression, int] = {}
+        self.written = written_values(self.tree)
+        self.halves: dict[FlatScan, tuple[str, str]] = {}
+        self.base = 0
+        self.stage: Stage | None = None
+
+    def scope_of(self, term: Expression) -> int:
+        """The outermost scope where everything that a term reads is known."""
+        out = max((self.axis_scope[a] for a in term.axes), default=0)
+        for value in term.loads:
+            out = max(out, self.load_scope(value))
+        if term.op == "load" and self.pinned(term):
+            out = max(out, self.base)
+        return out
+
+    def load_scope(self, value: FlatValue) -> int:
+        storage = self.tree.storage[value]
+        if storage.kind == "register":
+            return self.held[value][1] if value in self.held else self.base
+        if storage.buffer in self.written:
+            return self.base
+        return 0
+
+    def pinned(self, term: Expression) -> bool:
+        """Whether a load stays in the innermost loop although it does not change there: a weight that is not
+        resident.
+        """
+        if self.placement.resident:
+            return False
+        axes = [a for a in term.axes if self.axis_tile[a].dims]
+        return len(axes) > 1 and not any(a.role == "row" for a in axes)
+
+    def find(self, term: Expression) -> Tile | None:
+        for scope in reversed(self.scopes):
+            if term in scope.known:
+                return scope.known[term]
+        return None
+
+    def evaluate(self, term: Expression) -> Tile:
+        """The tile of a term."""
+        if term.op == "number":
+            return Tile(number(term.extra, term.dtype))
+        if term.op == "axis":
+            if not self.bound(term.extra):
+                self.bind_once(term.extra)
+            return self.axis_tile[term.extra]
+        found = self.find(term)
+        if found is not None:
+            return found
+        for axis in term.axes:
+            if not self.bound(axis):
+                self.bind_once(axis)
+        if term.op == "load":
+            return self.load(term)
+        scope = self.scope_of(term)
+        stack = self.scopes
+        self.scopes = stack[: scope + 1]
+        try:
+            if term.op == "reduce":
+                return self.reduce(term)
+            tile = self.elementwise(term)
+            if term.dtype != "index" and term.op not in FREE:
+                self.operations.append(self.times(term.axes) or (1,))
+            if not tile.dims and len(tile.text) < 24 and term.op not in ("cast",):
+                return tile
+            if self.uses.get(term, 2) > 1 or len(tile.text) > WIDTH or scope < len(stack) - 1:
+                tile = self.assign(self.hint(term), tile)
+                self.scope.known[term] = tile
+            return tile
+        finally:
+            self.scopes = stack
+
+    def elementwise(self, term: Expression) -> Tile:
+        if term.op == "length":
+            return self.evaluate_size(term.extra)
+        tiles = [self.evaluate(a) for a in term.arguments]
+        if term.op == "cast":
+            (source,) = term.arguments
+            tile = self.typed(tiles[0], source.dtype) if source.op == "number" else tiles[0]
+            return cast(tile, source.dtype, term.dtype)
+        if term.op == "clamp":
+            return self.index(term)
+        if term.op in ("as_index", "from_index"):
+            if tiles[0].text.lstrip("-").isdigit():
+                return tiles[0]
+            return Tile(
+                f"{tiles[0].atom}.to({TYPES[term.dtype] if term.op == 'from_index' else 'tl.int64'})", tiles[0].dims
+            )
+        tiles = [widened(tile, a.dtype) for tile, a in zip(tiles, term.arguments, strict=True)]
+        tile, helper = apply(term.op, tiles, term.dtype)
+        if helper is not None:
+            self.helpers.add(helper)
+        if term.op == "uniform":
+            return cast(tile, "f32", term.dtype)
+        return cast(tile, "f32", term.dtype) if term.dtype in HALVES else tile
+
+    def index(self, term: Expression) -> Tile:
+        if term.op == "clamp":
+            inner, low, high = (self.index(a) for a in term.arguments)
+            return Tile(f"tl.minimum(tl.maximum({inner.text}, {low.text}), {high.text})", inner.dims)
+        return self.evaluate(term)
+
+    def hint(self, term: Expression) -> str:
+        return {"add": "total", "mul": "product", "select": "chosen", "sub": "difference"}.get(term.op, term.op)
+
+    # --- loads --------------------------------------------------------------------------------------------------------
+
+    def load(self, term: Expression) -> Tile:
+        value = term.extra
+        storage = self.tree.storage[value]
+        if self.stage is not None and value in self.made_here and own_tile(self.stage, value, term):
+            made = self.computed.get(value)
+            if made is not None:
+                return made
+        if storage.kind == "register":
+            name, _ = self.held[value]
+            return Tile(name, self.relabelled(value, term))
+        scope = self.scope_of(term)
+        stack = self.scopes
+        self.scopes = stack[: scope + 1]
+        pointer, offset = self.address(value, term.arguments, False)
+        tile = self.load_text(pointer, offset, self.mask_of(term.axes), value.dtype)
+        self.read.append((BYTES[value.dtype], *self.times(term.axes)))
+        tile = self.assign(self.hint_of(value), tile)
+        self.scope.known[term] = tile
+        self.scopes = stack
+        return tile
+
+    def relabelled(self, value: FlatValue, term: Expression) -> tuple[TileDim, ...]:
+        """The dimensions of a held tile as the axes of a use name them."""
+        axes = self.tree.own[value]
+        dims: list[TileDim] = [self.dims["row"]] if "row" in self.dims else []
+        indices = term.arguments[len(term.arguments) - len(axes) :] if axes else ()
+        for axis, index in zip(axes, indices, strict=True):
+            if self.placement.block(axis) > 1:
+                dims.append(self.axis_tile[index.axis].dims[0])
+        ordered = tuple(sorted(dims, key=lambda d: d.order))
+        if ordered != tuple(dims):
+            raise NotImplementedError("a held tile under permuted axes")
+        return ordered
+
+    def address(self, value: FlatValue, indices: Sequence[Expression], following: bool) -> tuple[str, Tile]:
+        """The pointer and the offset of an element of a value in memory."""
+        storage = self.tree.storage[value]
+        if storage.kind == "buffer":
+            buffer = storage.buffer
+            if storage.step is not None:
+                rows = len(storage.step.levels)
+                indices = (*indices[:rows], self.arena.axis(storage.step.level.axis), *indices[rows:])
+            if storage.shift is not None:
+                dim, start = storage.shift
+                indices = (*indices[:dim], self.arena.plus(indices[dim], start), *indices[dim + 1 :])
+            return self.pointer("buffer", buffer), self.offset(indices, buffer.dims)
+        buffer = storage.buffer
+        extent = (2, *buffer.dims) if storage.parity is not None else buffer.dims
+        pointer = self.pointer("scratch", buffer, extent=tuple(extent), written=True)
+        offset = self.offset(indices, buffer.dims)
+        if storage.parity is None:
+            return pointer, offset
+        current, after = self.halves[storage.parity]
+        half = after if following else current
+        if half == "0":
+            return pointer, offset
+        factors = [half, *(self.size(n) for n in buffer.dims if n != 1)]
+        return pointer, combine("+", Tile(" * ".join(factors)), offset)
+
+    def reduce(self, term: Expression) -> Tile:
+        """The tile of a reduction."""
+        raise NotImplementedError

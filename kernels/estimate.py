@@ -1,0 +1,239 @@
+"""What a loop tree needs of a chip, and how long a step of it takes: an estimate, made without compiling.
+
+The tree says which tiles a program holds at once, which operands stay in shared memory, what a step reads and
+multiplies. The constants were fitted to what ptxas and Triton report for LSTM, GRU and layer-norm LSTM of 16 to 1024
+units; they rank placements, they predict no time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from .barriers import written_values
+from .expressions import Axis, Expression
+from .loop_tree import Barrier, Loop, Stage, Tree
+from .operations import BYTES, HALVES
+from .placement import Placement
+from .targets import Target
+
+REGISTERS = 64
+"""Registers of a thread that addresses, indices and constants take."""
+EXACT_TILE = 16 * 32 * 32
+"""The largest product (rows × columns × depth) of exact single precision that registers hold."""
+LATENCY = 0.5e-6
+"""Seconds from a stage's loads to its stores, however little it does."""
+ITERATION = 0.25e-6
+"""Seconds that a block of a pipelined loop takes at least."""
+MEETING = 0.05e-6
+"""Seconds of a barrier within a program."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a program needs and a step takes.
+
+    Attributes:
+        shared: bytes of shared memory.
+        live: elements of the tiles that a program holds at once.
+        largest: elements of the largest tile, and `largest_axes` the axes of it.
+        exact: of the largest product in exact single or double precision, rows × columns × depth.
+        step: seconds of a step of the outermost loop.
+    """
+
+    shared: int
+    live: int
+    largest: int
+    largest_axes: tuple[Axis, ...]
+    exact: int
+    step: float
+
+    def registers(self, warps: int) -> int:
+        """Registers of a thread."""
+        return REGISTERS + self.live // (32 * warps)
+
+    def warps(self, chip: Target) -> int:
+        """The least number of warps whose registers hold the tiles."""
+        for warps in (4, 8):
+            if self.registers(warps) <= chip.registers_per_thread - 40:
+                return warps
+        return 8
+
+    def lacks(self, chip: Target) -> str:
+        """What the chip has not enough of; empty where a program fits."""
+        if self.shared > chip.shared_memory:
+            return f"its weights and tiles are about {self.shared:,} bytes of shared memory, of {chip.shared_memory:,}"
+        warps = self.warps(chip)
+        if self.registers(warps) > chip.registers_per_thread:
+            return f"its tiles are about {self.registers(warps)} registers a thread, of {chip.registers_per_thread}"
+        if self.exact > EXACT_TILE:
+            return "its products in exact precision are larger than registers hold"
+        return ""
+
+
+def estimate(tree: Tree, placement: Placement, request: Any) -> Estimate:
+    """The estimate of a loop tree under a placement, for `strategy.Request`."""
+    return _Estimate(tree, placement, request).result()
+
+
+class _Estimate:
+    def __init__(self, tree: Tree, placement: Placement, request: Any):
+        self.tree, self.placement = tree, placement
+        self.chip: Target = request.chip
+        self.numerics = request.numerics
+        self.written = written_values(tree)
+        self.resident = 0
+        self.staged = 0
+        self.live = 0
+        self.largest: tuple[int, tuple[Axis, ...]] = (1, ())
+        self.exact = 0
+        self.seen: set[Expression] = set()
+
+    def result(self) -> Estimate:
+        seconds = self.items(self.tree.items, ())
+        loops = [i for i in self.tree.items if isinstance(i, Loop)]
+        carried = sum(self.tile(self.tree.own[c]) for loop in self.tree.loops() for c in loop.registers)
+        step = sum(self.items(loop.items, (loop,)) for loop in loops) if loops else seconds
+        return Estimate(
+            self.resident + self.staged, self.live + carried, self.largest[0], self.largest[1], self.exact, step
+        )
+
+    def tile(self, axes: Iterable[Axis], rows: bool = True) -> int:
+        """The elements of a tile over own axes."""
+        count = self.placement.rows if rows and self.tree.rows else 1
+        return count * prod(self.placement.block(a) for a in axes)
+
+    def elements(self, axes: Iterable[Axis]) -> int:
+        axes = [a for a in axes if a.role != "step"]
+        inner = [a for a in axes if a.role != "row"]
+        count = self.placement.rows if len(inner) < len(axes) else 1
+        total = count * prod(self.placement.block(a) for a in inner)
+        if total > self.largest[0]:
+            self.largest = (total, tuple(axes))
+        return total
+
+    def items(self, items: Iterable[Stage | Loop | Barrier], loops: tuple[Loop, ...]) -> float:
+        seconds = 0.0
+        for item in items:
+            if isinstance(item, Barrier):
+                seconds += self.chip.barrier + LATENCY if item.kind == "grid" else MEETING
+            elif isinstance(item, Stage):
+                seconds += self.stage(item, loops)
+            else:
+                # An inner loop's length is not known: segments of a checkpointed scan have 32 steps.
+                seconds += sum(self.stage(s, loops) for s in item.initial if isinstance(s, Stage))
+                seconds += 32 * self.items(item.items, (*loops, item))
+        return seconds
+
+    def stage(self, stage: Stage, loops: tuple[Loop, ...]) -> float:
+        blocks = prod(self.blocks(a) for a in stage.axes)
+        terms: dict[Expression, None] = {}
+        todo = [root.expression for root in stage.roots]
+        while todo:
+            term = todo.pop()
+            if term not in terms:
+                terms[term] = None
+                todo.extend(term.arguments)
+        rate = self.chip.rates["f32"] / self.chip.multiprocessors
+        read = self.chip.cache_bandwidth / self.chip.multiprocessors
+        compute = memory = 0.0
+        iterations = blocks
+        accumulators = 0
+        operands: dict[Expression, int] = {}
+        for term in terms:
+            if term.op in ("axis", "number") or term.dtype == "index":
+                continue
+            if loops and self.constant(term):
+                self.before(term)
+                continue
+            if term.op == "load":
+                if self.tree.storage[term.extra].kind != "register":
+                    size = self.elements(term.axes) * BYTES[term.extra.dtype]
+                    memory += blocks * self.repeats(term.axes, stage) * size
+                continue
+            if term.op == "reduce":
+                inner = [a for a in term.extra[1] if a.extent != 1]
+                count = self.elements(term.axes)
+                accumulators += count
+                looped = prod(self.blocks(a) for a in inner)
+                iterations += blocks * (looped - 1)
+                depth = prod(self.placement.block(a) for a in inner)
+                if term.extra[2]:
+                    compute += blocks * looped * self.contraction(term, count, depth, operands)
+                else:
+                    self.elements((*term.arguments[0].axes, *inner))
+                    compute += blocks * looped * count * depth / rate
+                continue
+            compute += blocks * self.elements(term.axes) * (10 if term.op in ("exp", "tanh", "sigmoid") else 1) / rate
+        out = self.tile(stage.axes)
+        if out > self.largest[0]:
+            self.largest = (out, (*self.tree.rows, *stage.axes))
+        for root in stage.roots:
+            memory += blocks * out * len(root.stores) * BYTES[root.expression.dtype]
+        self.live = max(self.live, accumulators + out * len(stage.roots) + sum(operands.values()))
+        self.staged = max(self.staged, sum(2 * 4 * n for n in operands.values()))
+        return LATENCY + ITERATION * max(0, iterations - 1) + compute + memory / read
+
+    def blocks(self, axis: Axis) -> int:
+        """How often a program runs the body of an axis's loop of blocks."""
+        if not isinstance(axis.extent, int):
+            return 4
+        count = -(-axis.extent // self.placement.block(axis))
+        if axis.role == "own" and self.placement.spread(axis):
+            return -(-count // self.placement.programs)
+        return count
+
+    def repeats(self, axes: Iterable[Axis], stage: Stage) -> int:
+        return prod(self.blocks(a) for a in axes if a.role == "reduced" and a not in stage.axes)
+
+    def constant(self, term: Expression) -> bool:
+        """Whether a term is the same in every step."""
+        if any(a.role == "step" for a in term.axes):
+            return False
+        for value in term.loads:
+            storage = self.tree.storage[value]
+            if storage.kind == "register" or storage.buffer in self.written:
+                return False
+        return self.placement.resident or not self.looped(term)
+
+    def looped(self, term: Expression) -> bool:
+        wide = [a for a in term.axes if self.placement.block(a) > 1 and a.role in ("own", "reduced")]
+        return len(wide) > 1 and not any(a.role == "row" for a in term.axes)
+
+    def before(self, term: Expression) -> None:
+        """Count what is computed before the loops and held."""
+        if term in self.seen:
+            return
+        self.seen.add(term)
+        self.elements(term.axes)
+
+    def contraction(self, term: Expression, count: int, depth: int, operands: dict[Expression, int]) -> float:
+        """Seconds of one block of a contraction; what its operands take is noted."""
+        left, right = term.arguments
+        over = set(term.extra[1])
+        free = [[a for a in x.axes if a not in over and a.role != "step"] for x in (left, right)]
+        alike = set(free[0]) & set(free[1])
+        sides = [self.elements(x) for x in free]
+        dot = not alike and min(*sides, depth) >= 16 and left.dtype in ("f16", "bf16", "f32", "f64")
+        if not dot:
+            self.elements({*left.axes, *right.axes})
+            return count * depth * 2 / (self.chip.rates["f32"] / self.chip.multiprocessors)
+        half = left.dtype in HALVES
+        kind = (
+            left.dtype if half else "tf32" if self.numerics.precision == "tf32" and left.dtype == "f32" else left.dtype
+        )
+        if kind in ("f32", "f64"):
+            self.exact = max(self.exact, count * depth * (2 if kind == "f64" else 1))
+        for operand in (left, right):
+            size = self.elements([a for a in operand.axes if a.role != "step"])
+            if self.constant(operand):
+                if operand not in self.seen and self.placement.resident:
+                    self.seen.add(operand)
+                    blocks = prod(self.blocks(a) for a in term.extra[1]) if self.placement.unrolled else 1
+                    self.resident += blocks * size * BYTES[operand.dtype]
+            else:
+                operands[operand] = size // 2 if half else size
+        # Sixteen rows keep a quarter of a tensor core busy at best.
+        return count * depth * 2 / (0.25 * self.chip.rates[kind] / self.chip.multiprocessors)

@@ -1,0 +1,378 @@
+"""The flat program: a nest of maps as equations on arrays whose first dimensions are the enclosing list axes.
+
+`map f . map g` and nests of maps disappear: an equation under maps over B and T has an output of dimensions
+``(B, T, own…)``, and says for each operand which of these *levels* index it. Scans stay, each with a flat body. What
+the kernels do not do yet (trees, windows, switches, lists of data-dependent length) stays as an opaque equation, which
+the runtime evaluates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..compiler.ir import Equation, Graph, Lambda, Value, sub_equations
+from ..compiler.sizes import Size
+from .elements import ELEMENTS, own_dimensions, reduced_extents, uniform_constant
+from .expressions import Axis, Dimension, dimension
+
+
+@dataclass(eq=False)
+class Level:
+    """One enclosing loop.
+
+    Attributes:
+        size: how often it runs.
+        depth: how many loops are around it.
+        axis: of a sequential loop, its index; None for a map, whose index is one of a kernel's rows.
+    """
+
+    size: Dimension
+    depth: int
+    axis: Axis | None = None
+
+
+@dataclass(eq=False)
+class FlatValue:
+    """A value of the flat program.
+
+    Attributes:
+        name: for generated text; several values may have one.
+        dtype: the IR's name of its dtype.
+        dims: the extents: levels first, then its own list axes and shape.
+        lead: the levels of its first dimensions.
+        maker: what defines it; None for inputs, tables and carries.
+        role: "input", "table", "value", "carry", "last" (a last carry), "output" (the list of a scan's outputs).
+        table: of a table, its elements.
+    """
+
+    name: str
+    dtype: str
+    dims: tuple[Dimension, ...]
+    lead: tuple[Level, ...] = ()
+    maker: FlatEquation | FlatScan | FlatOpaque | None = None
+    role: str = "value"
+    table: np.ndarray | None = None
+    height: int = 0
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {self.dtype}[{', '.join(map(str, self.dims))}]>"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A use of a value: the levels that index its first dimensions."""
+
+    value: FlatValue
+    lead: tuple[Level, ...] = ()
+
+
+@dataclass(eq=False)
+class FlatEquation:
+    """One equation: ``output[levels…, own…]`` as `elements` says."""
+
+    equation: Any
+    operands: tuple[Reference, ...]
+    output: FlatValue
+    reduced: tuple[Dimension, ...] = ()
+
+
+@dataclass(eq=False)
+class FlatScan:
+    """A scan over flat values.
+
+    Attributes:
+        equation: the equation that it was.
+        levels: the maps around it that its carries vary with.
+        level: its own loop.
+        carries, initial, following: per carry its value in the step, where it starts, what the step gives for it.
+        items: the step.
+        last: the last carries.
+        emitted, outputs: per output what the step emits and the list of it.
+        reverse: whether it runs from the last element to the first.
+        joined: of a scan that runs with others in one loop, the others' levels and the own ones that they are now.
+    """
+
+    equation: Any
+    levels: tuple[Level, ...]
+    level: Level
+    carries: tuple[FlatValue, ...] = ()
+    initial: tuple[Reference, ...] = ()
+    following: tuple[Reference, ...] = ()
+    items: tuple[Item, ...] = ()
+    last: tuple[FlatValue, ...] = ()
+    emitted: tuple[Reference, ...] = ()
+    outputs: tuple[FlatValue, ...] = ()
+    reverse: bool = False
+    joined: Mapping[Level, Level] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class FlatOpaque:
+    """An equation that no kernel is made of, under its maps.
+
+    Attributes:
+        equation: as it stands in the program.
+        operands: its inputs.
+        levels: the maps around it that its outputs vary with.
+        outputs: its outputs.
+        reason: why, for `explain`.
+    """
+
+    equation: Equation
+    operands: tuple[Reference, ...]
+    levels: tuple[Level, ...]
+    outputs: tuple[FlatValue, ...]
+    reason: str
+
+
+Item = FlatEquation | FlatScan | FlatOpaque
+
+
+@dataclass
+class FlatProgram:
+    """A whole program.
+
+    Attributes:
+        graph: where it comes from.
+        inputs: the graph's inputs, in order.
+        items: in an order in which they can be computed.
+        outputs: the graph's outputs, in order.
+        over: per named list size, the names of the sizes of the lists that its lengths vary with.
+        segments: per size of a segment that a `split` makes, the size of the list and the length of all segments but
+            the last.
+    """
+
+    graph: Graph
+    inputs: tuple[FlatValue, ...]
+    items: tuple[Item, ...]
+    outputs: tuple[FlatValue, ...]
+    over: Mapping[str, tuple[str, ...]]
+    segments: Mapping[str, tuple[Size, int]] = field(default_factory=dict)
+
+
+class Unsupported(Exception):
+    """A program that the kernels do not hold; the reason is for `explain`."""
+
+
+def flatten(graph: Graph) -> FlatProgram:
+    """The flat program of a graph.
+
+    Raises:
+        Unsupported: the graph makes lists whose length its data decides.
+
+    Example:
+        >>> [type(item).__name__ for item in flatten(compiled.forward).items]
+        ['FlatEquation', 'FlatEquation', 'FlatScan']
+    """
+    equations = list(sub_equations(graph.body))
+    segments = {e.attributes["inner"].name for e in equations if e.op == "split"}
+    for equation in equations:
+        if any(name not in segments for name, _ in equation.binds):
+            raise Unsupported(f"{equation.op} makes lists of a length that the data decides")
+    return _Flattening(graph).program()
+
+
+class _Flattening:
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.over = {d.name: d.over for d in graph.sizes}
+        self.segments: dict[str, tuple[Size, int]] = {}
+
+    def program(self) -> FlatProgram:
+        graph = self.graph
+        inputs = []
+        for name, value in zip(graph.input_names, graph.body.parameters, strict=True):
+            flat = self.value(value, (), role="input", name=name)
+            inputs.append(flat)
+        table = {v: Reference(f) for v, f in zip(graph.body.parameters, inputs, strict=True)}
+        items: list[Item] = []
+        self.body(graph.body, table, (), items, sequential=False)
+        outputs = []
+        for value in graph.body.results:
+            reference = table[value]
+            outputs.append(reference.value)
+        return FlatProgram(graph, tuple(inputs), tuple(items), tuple(outputs), self.over, self.segments)
+
+    def value(
+        self, value: Value, lead: Sequence[Level], maker: Any = None, role: str = "value", name: str = ""
+    ) -> FlatValue:
+        dims = (*(level.size for level in lead), *own_dimensions(value.type))
+        return FlatValue(text_name(value.name or name), value.type.dtype.name, dims, tuple(lead), maker, role)
+
+    # --- bodies -------------------------------------------------------------------------------------------------------
+
+    def body(
+        self,
+        body: Lambda,
+        table: dict[Value, Reference],
+        levels: tuple[Level, ...],
+        items: list[Item],
+        sequential: bool,
+    ) -> None:
+        """Append the equations of a body; `table` says what its values are."""
+        for equation in body.equations:
+            if equation.op == "map":
+                self.map(equation, table, levels, items, sequential)
+            elif equation.op in ("scan", "reduce_with") and not equation.attributes.get("stop"):
+                self.scan(equation, table, levels, items, sequential)
+            elif equation.op == "length":
+                self.length(equation, table, levels, items)
+            elif equation.op == "split":
+                self.split(equation, table, levels, items)
+            elif equation.op == "constant" and uniform_constant(equation) is None:
+                flat = self.value(equation.output, (), role="table")
+                flat.table = np.broadcast_to(equation.attributes["value"], equation.output.type.shape)
+                table[equation.output] = Reference(flat)
+            elif equation.op in ELEMENTS and (equation.op == "contract" or self.takes_arrays(equation)):
+                self.equation(equation, table, items)
+            else:
+                self.opaque(equation, table, items, sequential, f"no kernels are made of {equation.op} yet")
+
+    def takes_arrays(self, equation: Equation) -> bool:
+        return equation.op != "resize" or not any(v.type.axes for v in equation.inputs)
+
+    def equation(self, equation: Equation, table: dict[Value, Reference], items: list[Item]) -> None:
+        operands = tuple(table[v] for v in equation.inputs)
+        lead = spatial(operands)
+        reduced = tuple(reduced_extents(equation))
+        flat = self.value(equation.output, lead)
+        flat.maker = FlatEquation(equation, operands, flat, reduced)
+        flat.height = len(reduced) + max((r.value.height for r in operands), default=0)
+        items.append(flat.maker)
+        table[equation.output] = Reference(flat, lead)
+
+    def split(
+        self, equation: Equation, table: dict[Value, Reference], levels: tuple[Level, ...], items: list[Item]
+    ) -> None:
+        """A list in segments: no copy, another way to index it. The counts follow from the list's length."""
+        a = equation.attributes
+        name = a["inner"].name
+        if name not in self.over:
+            self.segments[name] = (a["size"], a["length"])
+        count, *lists = equation.outputs
+        length = Equation("segment_lengths", (), (count,), a)
+        self.length(length, table, levels, items)
+        for value, output in zip(equation.inputs, lists, strict=True):
+            self.equation(Equation("split", (value,), (output,), a), table, items)
+
+    def length(
+        self, equation: Equation, table: dict[Value, Reference], levels: tuple[Level, ...], items: list[Item]
+    ) -> None:
+        size = equation.attributes["size"]
+        over = {n for name in size.names() for n in self.over.get(name, ())}
+        lead = tuple(level for level in levels if level.axis is None and str(level.size) in over)
+        if len(lead) != len(over):
+            raise Unsupported("a length varies with a list that a loop runs over")
+        flat = self.value(equation.output, lead)
+        flat.maker = FlatEquation(equation, (), flat)
+        items.append(flat.maker)
+        table[equation.output] = Reference(flat, lead)
+
+    def opaque(
+        self, equation: Equation, table: dict[Value, Reference], items: list[Item], sequential: bool, reason: str
+    ) -> None:
+        if sequential:
+            raise Unsupported(reason)
+        operands = tuple(table[v] for v in equation.inputs)
+        lead = spatial(operands)
+        maker = FlatOpaque(equation, operands, lead, (), reason)
+        maker.outputs = tuple(self.value(v, lead, maker) for v in equation.outputs)
+        items.append(maker)
+        table.update({v: Reference(f, lead) for v, f in zip(equation.outputs, maker.outputs, strict=True)})
+
+    def map(
+        self,
+        equation: Equation,
+        table: dict[Value, Reference],
+        levels: tuple[Level, ...],
+        items: list[Item],
+        sequential: bool,
+    ) -> None:
+        (body,), captured = equation.bodies, equation.attributes["captured"]
+        level = Level(dimension(equation.attributes["size"]), len(levels))
+        inner = {}
+        for i, (parameter, value) in enumerate(zip(body.parameters, equation.inputs, strict=True)):
+            reference = table[value]
+            inner[parameter] = reference if i < captured else Reference(reference.value, (*reference.lead, level))
+        self.body(body, inner, (*levels, level), items, sequential)
+        for output, result in zip(equation.outputs, body.results, strict=True):
+            reference = inner[result]
+            if not reference.lead or reference.lead[-1] is not level:
+                reference = self.repeated(output, reference, level, items)
+            table[output] = Reference(reference.value, reference.lead[:-1])
+
+    def repeated(self, output: Value, reference: Reference, level: Level, items: list[Item]) -> Reference:
+        """A value that does not vary with a map, as the list of copies that the map gives."""
+        lead = (*(x for x in reference.lead if x.axis is None), level)
+        element = Value(output.type.element, output.name)
+        flat = self.value(element, lead)
+        flat.maker = FlatEquation(Equation("stop_gradient", (element,), (element,)), (reference,), flat)
+        flat.height = reference.value.height
+        items.append(flat.maker)
+        return Reference(flat, lead)
+
+    # --- scans --------------------------------------------------------------------------------------------------------
+
+    def scan(
+        self,
+        equation: Equation,
+        table: dict[Value, Reference],
+        levels: tuple[Level, ...],
+        items: list[Item],
+        sequential: bool,
+    ) -> None:
+        try:
+            made = self.flat_scan(equation, table, levels, sequential)
+        except Unsupported as refusal:
+            self.opaque(equation, table, items, sequential, str(refusal))
+            return
+        items.append(made)
+        for output, flat in zip(equation.outputs, (*made.last, *made.outputs), strict=True):
+            table[output] = Reference(flat, made.levels)
+
+    def flat_scan(
+        self, equation: Equation, table: dict[Value, Reference], levels: tuple[Level, ...], sequential: bool
+    ) -> FlatScan:
+        a, (body,) = equation.attributes, equation.bodies
+        captured, carries = a["captured"], a["carries"]
+        first = captured + carries
+        operands = [table[v] for v in equation.inputs]
+        lead = spatial(operands)
+        size = dimension(a["size"])
+        level = Level(size, len(levels), Axis("t" if not sequential else "s", size, "step"))
+        scan = FlatScan(equation, lead, level, reverse=a.get("reverse", False))
+        inner: dict[Value, Reference] = {}
+        carried = []
+        for i, (parameter, reference) in enumerate(zip(body.parameters, operands, strict=True)):
+            if i < captured:
+                inner[parameter] = reference
+            elif i < first:
+                carried.append(self.value(parameter, lead, role="carry"))
+                inner[parameter] = Reference(carried[-1], lead)
+            else:
+                inner[parameter] = Reference(reference.value, (*reference.lead, level))
+        inside: list[Item] = []
+        self.body(body, inner, (*levels, level), inside, sequential=True)
+        results = [inner[v] for v in body.results]
+        scan.carries, scan.initial = tuple(carried), tuple(operands[captured:first])
+        scan.following, scan.emitted = tuple(results[:carries]), tuple(results[carries:])
+        scan.items = tuple(inside)
+        scan.last = tuple(self.value(v, lead, scan, "last") for v in equation.outputs[:carries])
+        scan.outputs = tuple(self.value(v, lead, scan, "output") for v in equation.outputs[carries:])
+        return scan
+
+
+def text_name(hint: str) -> str:
+    """A name as generated text can have it."""
+    hint = "".join(c if c.isalnum() else "_" for c in hint).strip("_") or "value"
+    return f"v{hint}" if hint[0].isdigit() else hint
+
+
+def spatial(references: Iterable[Reference]) -> tuple[Level, ...]:
+    """The levels of maps that references vary with, outermost first."""
+    found = {level for reference in references for level in reference.lead if level.axis is None}
+    return tuple(sorted(found, key=lambda level: level.depth))

@@ -1,0 +1,313 @@
+"""Which kernels a flat program becomes: the values that lie in memory, and what is computed together.
+
+A scan is a kernel; cheap equations before it are computed where they are read. What is left over one iteration space,
+with nothing in between that must come first, is one pointwise kernel. Matrix products outside of loops, sums over whole
+lists and what no kernel is made of are the evaluator's, which has the vendor's library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from .expressions import Dimension
+from .flat import FlatEquation, FlatOpaque, FlatProgram, FlatScan, FlatValue, Item, Reference
+from .scheduling import Alias, Group, rounds
+
+
+@dataclass(eq=False)
+class KernelStep:
+    """One launch: its group, and the level at which it can run."""
+
+    group: Group
+    level: int = 0
+
+
+@dataclass(eq=False)
+class EvaluatorStep:
+    """Equations that the evaluator computes.
+
+    Attributes:
+        item: the equation.
+        reason: why no kernel is made of it.
+    """
+
+    item: FlatEquation | FlatOpaque
+    reason: str
+    level: int = 0
+
+
+Step = KernelStep | EvaluatorStep
+
+
+@dataclass
+class Partition:
+    """The steps of a program, in order, and where values lie inside of others."""
+
+    program: FlatProgram
+    steps: list[Step]
+    aliases: dict[FlatValue, Alias] = field(default_factory=dict)
+
+
+def partition(program: FlatProgram, vendor: bool = True) -> Partition:
+    """The steps of a program.
+
+    Arguments:
+        program: a flat program.
+        vendor: whether contractions outside of loops go to the vendor's library.
+
+    Example:
+        >>> [type(step).__name__ for step in partition(flatten(forward)).steps]
+        ['EvaluatorStep', 'KernelStep']
+    """
+    return _Partition(program, vendor).result()
+
+
+class _Partition:
+    def __init__(self, program: FlatProgram, vendor: bool):
+        self.program, self.vendor = program, vendor
+        self.materialised: dict[FlatValue, None] = {}
+        self.aliases: dict[FlatValue, Alias] = {}
+
+    def evaluated(self, item: Item) -> str | None:
+        """Why an item is the evaluator's; None where kernels are made of it."""
+        if isinstance(item, FlatOpaque):
+            return item.reason
+        if isinstance(item, FlatEquation):
+            op = item.equation.op
+            if op == "contract" and (self.vendor or not _rows(item.output)):
+                return "a matrix product: the vendor's library"
+            if op == "reduce" and not item.output.lead:
+                return "a sum over the outermost list: the vendor's library"
+        return None
+
+    def result(self) -> Partition:
+        items = self.program.items
+        need = self.materialised.setdefault
+        for value in self.program.outputs:
+            need(value)
+        for item in items:
+            if isinstance(item, (FlatOpaque, FlatScan)) or self.evaluated(item) is not None:
+                for value in _outputs(item):
+                    need(value)
+            if self.evaluated(item) is not None:
+                for reference in item.operands:
+                    need(reference.value)
+            elif isinstance(item, FlatEquation) and rounds(item.output) and not _lists(item.output):
+                # A weight is rounded once a call, not once a step.
+                need(item.output)
+        for item in items:
+            if isinstance(item, FlatScan):
+                # What was taken out of a loop is not put back, but for what costs nothing to compute again.
+                for reference in _operands(item):
+                    if self.reduces(reference.value):
+                        need(reference.value)
+        self.alias()
+        made = self.steps()
+        return Partition(self.program, made, self.aliases)
+
+    def reduces(self, value: FlatValue) -> bool:
+        """Whether computing an element of a value, up to what lies in memory, reduces something."""
+        if value in self.materialised or not isinstance(value.maker, FlatEquation):
+            return False
+        return bool(value.maker.reduced) or any(self.reduces(r.value) for r in value.maker.operands)
+
+    def alias(self) -> None:
+        """Lists that a loop emits only for them to be packed side by side are emitted into the pack."""
+        outputs = set(self.program.outputs)
+        read_by: dict[FlatValue, int] = {}
+        for item in self.program.items:
+            for reference in _operands(item):
+                read_by[reference.value] = read_by.get(reference.value, 0) + 1
+        for item in self.program.items:
+            if not (isinstance(item, FlatEquation) and item.equation.op == "concatenate"):
+                continue
+            pack, axis = item.output, item.equation.attributes["axis"]
+            parts = [r.value for r in item.operands]
+            if pack not in self.materialised or len(set(parts)) != len(parts):
+                continue
+            if not all(
+                isinstance(p.maker, FlatScan)
+                and p.role == "output"
+                and p not in outputs
+                and p not in self.aliases
+                and p.dtype == pack.dtype
+                and read_by[p] == 1
+                for p in parts
+            ):
+                continue
+            dim, offset = len(pack.lead) + axis, 0
+            if any(len(p.dims) != len(pack.dims) for p in parts):
+                continue
+            for part in parts:
+                self.aliases[part] = Alias(pack, dim, offset)
+                offset += part.dims[dim]
+
+    def steps(self) -> list[Step]:
+        level: dict[FlatValue, int] = {}
+        wanted = self.wanted()
+        kernels: dict[tuple, list[FlatValue]] = {}
+        out: list[Step] = []
+        packs = {a.buffer for a in self.aliases.values()}
+
+        def leaves(value: FlatValue, seen: set[FlatValue]) -> int:
+            """The level after which a value that is not in memory can be computed."""
+            if value in level:
+                return level[value] + 1
+            if value in seen or not isinstance(value.maker, FlatEquation):
+                return 0
+            seen.add(value)
+            return max((leaves(r.value, seen) for r in value.maker.operands), default=0)
+
+        for item in self.program.items:
+            reason = self.evaluated(item)
+            if isinstance(item, FlatScan):
+                found = max((leaves(r.value, set()) for r in _operands(item)), default=0)
+                values = [v for v in (*item.last, *item.outputs) if v in wanted]
+                if values:
+                    rows = tuple(x.size for x in item.levels)
+                    group = Group(rows, (), (item,), frozenset(self.materialised), frozenset(values))
+                    out.append(KernelStep(group, found))
+                level.update(dict.fromkeys((*item.last, *item.outputs), found))
+                for part in item.outputs:
+                    if part in self.aliases:
+                        pack = self.aliases[part].buffer
+                        level[pack] = max(level.get(pack, 0), found)
+            elif reason is not None:
+                found = max((leaves(r.value, set()) for r in item.operands), default=0)
+                out.append(EvaluatorStep(item, reason, found))
+                level.update(dict.fromkeys(_outputs(item), found))
+            elif item.output in self.materialised and item.output not in packs:
+                found = max((leaves(r.value, set()) for r in item.operands), default=0)
+                level[item.output] = found
+                kernels.setdefault((found, _rows(item.output)), []).append(item.output)
+        out = _together(out)
+        for (found, rows), values in kernels.items():
+            out.append(
+                KernelStep(
+                    Group(rows, tuple(values), (), frozenset(self.materialised) - set(values), frozenset()), found
+                )
+            )
+        return sorted(out, key=lambda step: step.level)
+
+    def wanted(self) -> set[FlatValue]:
+        """The materialised values that something outside of their kernel reads, or that are outputs."""
+        found = set(self.program.outputs)
+
+        def read(value: FlatValue) -> None:
+            if value in found:
+                return
+            found.add(value)
+            if isinstance(value.maker, FlatEquation) and value not in self.materialised:
+                for reference in value.maker.operands:
+                    read(reference.value)
+
+        for item in self.program.items:
+            if isinstance(item, FlatScan) or self.evaluated(item) is not None or item.output in self.materialised:
+                for reference in _operands(item):
+                    read(reference.value)
+        return found
+
+
+# --- scans in one launch ----------------------------------------------------------------------------------------------
+
+
+def _together(steps: list[Step]) -> list[Step]:
+    """Independent scans over the same rows in one launch: cheap ones over one size in one loop (banana split), others
+    that are alike, such as two directions, side by side on the grid."""
+    out: list[Step] = []
+    for step in steps:
+        scan = step.group.scans[0] if isinstance(step, KernelStep) and step.group.scans else None
+        into = None
+        if scan is not None:
+            for place, other in enumerate(out):
+                if isinstance(other, KernelStep) and other.level == step.level and other.group.rows == step.group.rows:
+                    into = _joined(other, step)
+                    if into is not None:
+                        out[place] = into
+                        break
+        if into is None:
+            out.append(step)
+    return out
+
+
+def _joined(left: KernelStep, right: KernelStep) -> KernelStep | None:
+    """Two launches as one; None where they are better apart."""
+    (*others, first), (second,) = left.group.scans or (None,), right.group.scans
+    if first is None:
+        return None
+    wanted = left.group.wanted | right.group.wanted
+    if (_cheap(first) or _cheap(second)) and first.level.size == second.level.size and first.reverse == second.reverse:
+        return KernelStep(replace(left.group, scans=(*others, one_loop(first, second)), wanted=wanted), left.level)
+    if not others and _form(first) == _form(second):
+        return KernelStep(replace(left.group, scans=(first, second), wanted=wanted), left.level)
+    return None
+
+
+def _cheap(scan: FlatScan) -> bool:
+    """Whether a step multiplies no matrices, so that two of them fit one program."""
+    return all(isinstance(i, FlatEquation) and i.equation.op != "contract" for i in scan.items)
+
+
+def _form(scan: FlatScan) -> tuple:
+    """What two scans have in common that can share a placement."""
+    own = tuple(c.dims for c in scan.carries)
+    operations = tuple(i.equation.op if isinstance(i, FlatEquation) else _form(i) for i in scan.items)
+    return own, tuple(sorted(map(str, operations))), tuple(o.dims for o in scan.outputs)
+
+
+def one_loop(first: FlatScan, second: FlatScan) -> FlatScan:
+    """Two independent scans of one size and direction as one scan of both carries (Bird's banana split)."""
+    joined = {**first.joined, **second.joined, second.level: first.level}
+    joined.update(zip(second.levels, first.levels, strict=True))
+    fields = ("carries", "initial", "following", "items", "last", "emitted", "outputs")
+    return replace(first, joined=joined, **{f: getattr(first, f) + getattr(second, f) for f in fields})
+
+
+def _rows(value: FlatValue) -> tuple[Dimension, ...]:
+    """The iteration space of a value: the lists in front, or its first dimension."""
+    rows: list[Dimension] = []
+    for n in value.dims:
+        if isinstance(n, int):
+            break
+        rows.append(n)
+    return tuple(rows) or value.dims[:1]
+
+
+def _lists(value: FlatValue) -> bool:
+    return any(not isinstance(n, int) for n in value.dims)
+
+
+def _outputs(item: Item) -> Sequence[FlatValue]:
+    if isinstance(item, FlatEquation):
+        return (item.output,)
+    return item.outputs if isinstance(item, FlatOpaque) else (*item.last, *item.outputs)
+
+
+def _operands(item: Item) -> Iterable[Reference]:
+    """What an item reads that is made outside of it."""
+    if not isinstance(item, FlatScan):
+        return item.operands
+    inside: set[FlatValue] = set()
+    found: dict[FlatValue, Reference] = {}
+
+    def go(scan: FlatScan) -> None:
+        inside.update(scan.carries)
+        for reference in scan.initial:
+            found.setdefault(reference.value, reference)
+        for sub in scan.items:
+            if isinstance(sub, FlatScan):
+                go(sub)
+                inside.update((*sub.last, *sub.outputs))
+            else:
+                for reference in sub.operands:
+                    found.setdefault(reference.value, reference)
+                inside.update(_outputs(sub))
+        for reference in (*scan.following, *scan.emitted):
+            found.setdefault(reference.value, reference)
+
+    go(item)
+    return [r for v, r in found.items() if v not in inside]
+
+
+__all__ = ["Alias", "EvaluatorStep", "KernelStep", "Partition", "Step", "partition"]

@@ -1,0 +1,80 @@
+"""Placements: which axis of a loop tree is tiled how.
+
+A placement maps the rows to tiles, each axis that a stage computes over to one block or a loop of blocks, each axis
+that is reduced likewise, and at most one axis class to the programs of the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .expressions import Axis
+
+
+def power_of_two(n: int) -> int:
+    """The smallest power of two that is at least n."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a loop tree is laid on a grid.
+
+    Attributes:
+        strategy: its name.
+        rows: how many rows a program owns, a power of two.
+        own: per axis class, the block in which a stage computes it; an axis whose block covers it is *whole*.
+        reduced: per axis class, the block in which it is reduced.
+        grid: the axis class whose blocks are spread over the programs that share a tile of rows; None if there is none.
+        programs: over how many.
+        exchanged: whether these programs need one another (the class is cut): then they meet at grid barriers.
+        resident: whether what a loop reads in every step is loaded before it.
+        warps, stages: launch options.
+        unrolled: whether the blocks of reduced axes are written out one after another, so that what is resident can be
+            named block by block.
+        list_block: the block of axes whose extent is a list size.
+        branches: where several loop trees stand side by side on the grid, the placement of each.
+    """
+
+    strategy: str
+    rows: int = 16
+    own: Mapping[int, int] = field(default_factory=dict)
+    reduced: Mapping[int, int] = field(default_factory=dict)
+    grid: int | None = None
+    programs: int = 1
+    exchanged: bool = False
+    resident: bool = False
+    warps: int = 4
+    stages: int = 2
+    unrolled: bool = False
+    list_block: int = 16
+    branches: tuple[Placement, ...] = ()
+
+    def block(self, axis: Axis) -> int:
+        """The number of elements of an axis that are computed, or reduced, at once."""
+        table = self.reduced if axis.role == "reduced" else self.own
+        if not isinstance(axis.extent, int):
+            return table.get(axis.axis_class, self.list_block)
+        whole = power_of_two(axis.extent)
+        return min(table.get(axis.axis_class, whole), whole)
+
+    def spread(self, axis: Axis) -> bool:
+        """Whether the blocks of an axis lie on the programs of the grid: of two that a value has, the first do."""
+        return self.grid is not None and axis.axis_class == self.grid and axis.slot == 0 and axis.role == "own"
+
+    def once(self, axis: Axis) -> bool:
+        """Whether a program handles an axis without a loop of blocks."""
+        if axis.role in ("row", "step"):
+            return True
+        if not isinstance(axis.extent, int):
+            return False
+        if axis.role == "own" and self.spread(axis):
+            return self.block(axis) * self.programs >= axis.extent
+        return self.block(axis) >= axis.extent
+
+    def whole(self, axis: Axis) -> bool:
+        """Whether a program holds, in one tile, all elements that are computed along an axis."""
+        return (
+            self.once(axis) and not self.spread(axis) and not (axis.role == "reduced" and axis.axis_class == self.grid)
+        )

@@ -1,0 +1,634 @@
+"""From flat items and a placement to a loop tree.
+
+What a root needs is expanded into its expression until it meets a value that is in memory or is worth keeping: a value
+is *kept* where its elements are needed at other places than they are computed and computing them again would repeat a
+contraction. Whether a kept value stays in registers or goes through memory follows from its uses and the placement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..compiler.sizes import Size
+from .axes import Axes
+from .elements import ELEMENTS
+from .expressions import Arena, Axis, Dimension, Expression
+from .flat import FlatEquation, FlatScan, FlatValue, Item, Level, Reference, Unsupported
+from .loop_tree import Loop, Root, Stage, Storage, Store, Tree
+from .placement import Placement
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A value that lies inside of another: along dimension `dim`, from `offset` on."""
+
+    buffer: FlatValue
+    dim: int
+    offset: int
+
+
+FREE = frozenset(
+    "broadcast transpose flip slice reshape pad concatenate constant cast stop_gradient tap stack unstack".split()
+)
+"""Operations that move elements: computing one again costs nothing."""
+
+
+REPEATED = 8
+"""How much elementwise work on one element is rather repeated by every reader than kept and waited for."""
+
+_SLOW = frozenset("exp expm1 log log1p sin cos arctan arctan2 tanh sigmoid erf power uniform fold_seed".split())
+
+
+def rounds(value: FlatValue) -> bool:
+    """Whether a value is another one rounded to half precision."""
+    maker = value.maker
+    return isinstance(maker, FlatEquation) and maker.equation.op == "cast" and value.dtype in ("f16", "bf16")
+
+
+def work(term: Expression, axes: Iterable[Axis]) -> int:
+    """The elementwise operations in a term that are done anew for each element of `axes`; a slow one counts three."""
+    axes = set(axes)
+    seen: set[Expression] = set()
+    total, todo = 0, [term]
+    while todo:
+        part = todo.pop()
+        if part in seen or part.axes.isdisjoint(axes) or part.dtype == "index":
+            continue
+        seen.add(part)
+        if part.op not in ("load", "axis", "number", "cast", "from_index"):
+            total += 3 if part.op in _SLOW else 1
+        todo.extend(part.arguments)
+    return total
+
+
+@dataclass(frozen=True)
+class Group:
+    """What one kernel computes.
+
+    Attributes:
+        rows: the list axes whose elements are independent: the iteration space of the grid.
+        targets: values made by equations, to be stored.
+        scans: scans whose levels are the rows.
+        available: values that lie in memory before the kernel runs.
+        wanted: of the scans' last carries and lists, those to be stored.
+    """
+
+    rows: tuple[Dimension, ...]
+    targets: tuple[FlatValue, ...]
+    scans: tuple[FlatScan, ...]
+    available: frozenset[FlatValue]
+    wanted: frozenset[FlatValue]
+
+
+def members(group: Group) -> list[Item]:
+    """The items of a kernel: its scans, and what it computes by itself of what lies in memory."""
+    found: dict[Item, None] = {}
+    seen: set[FlatValue] = set()
+
+    def need(value: FlatValue) -> None:
+        if value in seen or value in group.available or not isinstance(value.maker, FlatEquation):
+            return
+        seen.add(value)
+        for reference in value.maker.operands:
+            need(reference.value)
+        found[value.maker] = None
+
+    def inside(scan: FlatScan) -> None:
+        made = {carry for carry in scan.carries}
+        seen.update(made)
+        for item in scan.items:
+            seen.update((item.output,) if isinstance(item, FlatEquation) else (*item.last, *item.outputs))
+        for item in scan.items:
+            if isinstance(item, FlatScan):
+                inside(item)
+            else:
+                for reference in item.operands:
+                    need(reference.value)
+        for reference in (*scan.initial, *scan.following, *scan.emitted):
+            need(reference.value)
+
+    for value in group.targets:
+        need(value)
+    for scan in group.scans:
+        inside(scan)
+        found[scan] = None
+    return list(found)
+
+
+def build(group: Group, axes: Axes, placement: Placement, aliases: Mapping[FlatValue, Alias] | None = None) -> Tree:
+    """The loop tree of a group under a placement.
+
+    Arguments:
+        group: what is computed.
+        axes: the axis classes of the program.
+        placement: the placement.
+        aliases: the values that lie inside of others.
+
+    Raises:
+        Unsupported: a step needs what no placement holds.
+    """
+    return _Scheduler(group, axes, placement, aliases or {}).tree()
+
+
+class _Scheduler:
+    def __init__(self, group: Group, axes: Axes, placement: Placement, aliases: Mapping[FlatValue, Alias]):
+        self.aliases = aliases
+        self.group, self.axes, self.placement = group, axes, placement
+        self.arena = Arena()
+        self.rows = tuple(Axis(_row_name(n, d), n, "row") for d, n in enumerate(group.rows))
+        self.row_index = tuple(map(self.arena.axis, self.rows))
+        self.row_of: dict[Level, Axis] = {}
+        self.steps: dict[Level, Axis] = {}
+        self.block_of: dict[FlatValue, FlatScan | None] = {}
+        self.carries: set[FlatValue] = set()
+        for scan in group.scans:
+            if len(scan.levels) != len(self.rows):
+                raise Unsupported("a scan under other maps than its neighbours")
+            self.row_of.update(zip(scan.levels, self.rows, strict=True))
+            self.scope(scan)
+        self.kept: dict[FlatValue, None] = {}
+        self.demanded: set[FlatValue] = set()
+        self.patterns: dict[FlatValue, set[tuple[int, ...]]] = {}
+        self.memo: dict[tuple, tuple[Expression, bool]] = {}
+        self.found = False
+        self.pool: dict[tuple, Axis] = {}
+        self.names = {"own": 0, "reduced": 0}
+
+    def scope(self, scan: FlatScan) -> None:
+        """Note in which scan's step each value is made, and what its levels are."""
+        self.steps[scan.level] = scan.level.axis
+        for other, own in scan.joined.items():
+            if own.axis is not None:
+                self.steps[other] = own.axis
+            else:
+                self.row_of[other] = self.row_of[own]
+        for carry in scan.carries:
+            self.block_of[carry] = scan
+            self.carries.add(carry)
+        for item in scan.items:
+            if isinstance(item, FlatEquation):
+                self.block_of.setdefault(item.output, scan)
+            elif isinstance(item, FlatScan):
+                for value in (*item.last, *item.outputs):
+                    self.block_of[value] = scan
+                if any(level not in self.row_of for level in item.levels):
+                    raise Unsupported("a loop runs for each element of a list inside of a step")
+                self.scope(item)
+
+    # --- axes ---------------------------------------------------------------------------------------------------------
+
+    def axis(self, role: str, extent: Dimension, axis_class: int | None, slot: int) -> Axis:
+        key = (role, extent, axis_class, slot)
+        if key not in self.pool:
+            letters = "jiefg" if role == "own" else "klmn"
+            count = self.names[role]
+            self.names[role] += 1
+            name = letters[count] if count < len(letters) else f"{letters[0]}{count}"
+            self.pool[key] = Axis(name, extent, role, axis_class, slot)
+        return self.pool[key]
+
+    def own_axes(self, value: FlatValue, first: int) -> tuple[Axis, ...]:
+        """Axes for the dimensions of a value from `first` on."""
+        out, used = [], {}
+        for d in range(first, len(value.dims)):
+            number = self.axes.of(value, d)
+            key = (number, value.dims[d])
+            out.append(self.axis("own", value.dims[d], number, used.get(key, 0)))
+            used[key] = used.get(key, 0) + 1
+        return tuple(out)
+
+    def index_of(self, level: Level) -> Expression:
+        return self.arena.axis(self.steps[level] if level in self.steps else self.row_of[level])
+
+    def place(self, value: FlatValue, lead: Sequence[Level]) -> tuple[tuple[Axis, ...], tuple[Expression, ...]]:
+        """The own axes and the indices at which a stage computes a value."""
+        index: list[Expression] = []
+        own: list[Axis] = []
+        used: dict = {}
+        for d, n in enumerate(value.dims):
+            level = lead[d] if d < len(lead) else None
+            if level is not None and (level in self.steps or level in self.row_of):
+                index.append(self.index_of(level))
+                continue
+            number = self.axes.of(value, d)
+            slot = used.get((number, n), 0)
+            used[(number, n)] = slot + 1
+            own.append(self.axis("own", n, number, slot))
+            index.append(self.arena.axis(own[-1]))
+        return tuple(own), tuple(index)
+
+    # --- expressions --------------------------------------------------------------------------------------------------
+
+    def at(self, value: FlatValue, indices: Sequence[Expression], use: str = "") -> Expression:
+        """An element of a value.
+
+        Arguments:
+            value: the value.
+            indices: of the element.
+            use: "contracted" where it is an operand of a contraction, "rounded" where a value rounded from it is, which
+                is what would be kept; otherwise "".
+        """
+        if self.loaded(value):
+            return self.arena.load(value, indices, value.dtype)
+        key = (value, tuple(map(id, indices)), use)
+        if key not in self.memo:
+            around, self.found = self.found, False
+            made = self.definition(value, indices, use)
+            # Of values one in another the innermost is kept first: the others may then cost little.
+            if not self.found and use != "rounded":
+                self.check(value, indices, made, use == "contracted")
+            self.memo[key] = (made, self.found)
+            self.found = self.found or around
+        made, found = self.memo[key]
+        self.found = self.found or found
+        return made
+
+    def loaded(self, value: FlatValue) -> bool:
+        """Whether a value is read from where it lies, not computed."""
+        lies = value in self.kept or value in self.carries or value in self.group.available
+        return lies or not isinstance(value.maker, FlatEquation)
+
+    def definition(self, value: FlatValue, indices: Sequence[Expression], use: str = "") -> Expression:
+        """What an element of a value is, one equation deep."""
+        item = value.maker
+        lead = len(value.lead)
+        level_index = dict(zip(value.lead, indices))
+        equation = item.equation
+        inside = use if equation.op in FREE else ""
+        if equation.op == "contract":
+            inside = "contracted"
+        elif use and rounds(value):
+            inside = "rounded"
+        if equation.op == "length":
+            return self.arena.make("length", indices[:lead], equation.attributes["size"], "i64")
+        if equation.op == "segment_lengths":
+            length, size = equation.attributes["length"], equation.attributes["size"]
+            whole = self.arena.make("length", indices[:lead], size, "i64")
+            start = self.arena.make("from_index", [self.arena.times(indices[lead], length)], None, "i64")
+            rest = self.arena.make("sub", (whole, start), None, "i64")
+            return self.arena.make("minimum", (rest, self.arena.number(length, "i64")), None, "i64")
+        reduced = [
+            self.axis("reduced", n, self.axes.reduced(item, s), value.height - s) for s, n in enumerate(item.reduced)
+        ]
+
+        def operand(j: int, own: Sequence[Expression]) -> Expression:
+            reference = item.operands[j]
+            outer = [level_index[x] if x in level_index else self.index_of(x) for x in reference.lead]
+            return self.at(reference.value, (*outer, *own), inside)
+
+        return ELEMENTS[equation.op](self.arena, equation, list(indices[lead:]), operand, reduced)
+
+    def check(self, value: FlatValue, indices: Sequence[Expression], made: Expression, contracted: bool) -> None:
+        """Demand that a value is kept where computing it at these indices would repeat work."""
+        free = value.maker.equation.op in FREE and not (contracted and rounds(value))
+        if free or made.op in ("load", "number", "length"):
+            return
+        foreign = {
+            i.axis
+            for i in indices
+            if i.axis is not None and i.axis.role == "reduced" and not self.placement.whole(i.axis)
+        }
+        moved = {
+            a for i, n in zip(indices, value.dims, strict=True) if i.axis is None or i.axis.extent != n for a in i.axes
+        }
+        if foreign and any(not r.axes.isdisjoint(foreign) for r in made.reductions):
+            self.demand(value)
+        elif (
+            foreign
+            and self.block_of.get(value) is not None
+            and self.varies(made)
+            and (contracted or work(made, foreign) > REPEATED)
+        ):
+            self.demand(value)
+        elif moved and any(r.extra[2] and not r.axes.isdisjoint(moved) for r in made.reductions):
+            patterns = self.patterns.setdefault(value, set())
+            patterns.add(tuple(map(id, indices)))
+            if len(patterns) > 1:
+                self.demand(value)
+
+    def demand(self, value: FlatValue) -> None:
+        self.demanded.add(value)
+        self.found = True
+
+    def varies(self, term: Expression) -> bool:
+        """Whether a term is computed anew in each step."""
+        return any(a.role == "step" for a in term.axes) or any(self.block_of.get(v) is not None for v in term.loads)
+
+    # --- roots --------------------------------------------------------------------------------------------------------
+
+    def tree(self) -> Tree:
+        while True:
+            self.memo, self.patterns = {}, {}
+            self.roots: dict[FlatScan | None, list[Root]] = {}
+            self.collect()
+            new = self.demanded - set(self.kept)
+            if not new:
+                break
+            self.kept.update(dict.fromkeys(sorted(new, key=lambda v: v.name)))
+        storage, own = self.storage()
+        for root in self.all_roots():
+            # What is exchanged through the list that it is emitted in is stored once.
+            place = lambda x: (storage[x.value].buffer, storage[x.value].shift)
+            exchanged = [place(x) for x in root.stores if x.value in self.kept]
+            root.stores = [x for x in root.stores if x.value in self.kept or x.following or place(x) not in exchanged]
+        items = self.schedule(None, self.group.scans, storage, own)
+        first: dict[tuple[int | None, Dimension], list[Axis]] = {}
+        for (role, _, _, slot), axis in sorted(self.pool.items(), key=lambda item: (item[0][0], item[0][3])):
+            if role == "reduced" or slot == 0:
+                first.setdefault((axis.axis_class, axis.extent), []).append(axis)
+        return Tree(self.arena, self.rows, items, storage, own, first)
+
+    def collect(self) -> None:
+        """The roots of every block, for the values that are kept now."""
+        self.initial: dict[FlatScan, list[Root]] = {}
+        top = self.roots.setdefault(None, [])
+        count = len(self.rows)
+        for value in self.group.targets:
+            own = self.own_axes(value, count)
+            index = (*self.row_index, *map(self.arena.axis, own))
+            root = Root(value, own, self.definition_or_load(value, index))
+            root.stores.append(Store(value, index))
+            top.append(root)
+        for scan in self.group.scans:
+            self.collect_scan(scan)
+            for value in scan.last:
+                if value in self.group.wanted:
+                    own, index = self.place(value, scan.levels)
+                    root = Root(None, own, self.arena.load(value, index, value.dtype))
+                    root.stores.append(Store(value, index, result=True))
+                    top.append(root)
+        for value in self.kept:
+            scan = self.block_of.get(value)
+            if scan is None and value not in self.group.targets:
+                own = self.own_axes(value, count)
+                index = (*self.row_index, *map(self.arena.axis, own))
+                top.append(Root(value, own, self.definition_or_load(value, index), [Store(value, index)]))
+
+    def definition_or_load(self, value: FlatValue, index: Sequence[Expression]) -> Expression:
+        if value in self.kept or not self.loaded(value):
+            return self.definition(value, index)
+        return self.arena.load(value, index, value.dtype)
+
+    def collect_scan(self, scan: FlatScan) -> None:
+        roots = self.roots.setdefault(scan, [])
+        by_value: dict[FlatValue, Root] = {}
+
+        def root(reference: Reference) -> tuple[Root, tuple[Axis, ...]]:
+            value = reference.value
+            if value in by_value:
+                return by_value[value], by_value[value].axes
+            own, index = self.place(value, reference.lead)
+            made_here = self.block_of.get(value) is scan and (value in self.kept or not self.loaded(value))
+            expression = self.definition(value, index) if made_here else self.at(value, index)
+            made = Root(value if made_here else None, own, expression)
+            if made_here:
+                by_value[value] = made
+            roots.append(made)
+            return made, own
+
+        rows = tuple(self.index_of(level) for level in scan.levels)
+        for carry, after in zip(scan.carries, scan.following, strict=True):
+            made, own = root(after)
+            made.stores.append(Store(carry, (*rows, *map(self.arena.axis, own)), following=True))
+            made.carry.append(carry)
+        for emitted, output in zip(scan.emitted, scan.outputs, strict=True):
+            if output in self.group.wanted or self.block_of.get(output) is not None:
+                made, own = root(emitted)
+                index = (*rows, self.arena.axis(scan.level.axis), *map(self.arena.axis, own))
+                made.stores.append(Store(output, index))
+        for value in self.kept:
+            if self.block_of.get(value) is scan:
+                made, _ = root(Reference(value, value.lead))
+                _, index = self.place(value, value.lead)
+                made.stores.append(Store(value, index))
+        first = self.initial.setdefault(scan, [])
+        for carry, reference in zip(scan.carries, scan.initial, strict=True):
+            own, index = self.place(carry, scan.levels)
+            outer = tuple(self.index_of(level) for level in reference.lead)
+            expression = self.at(reference.value, (*outer, *map(self.arena.axis, own)))
+            first.append(Root(None, own, expression, [Store(carry, index)], [carry]))
+        for item in scan.items:
+            if isinstance(item, FlatScan):
+                self.collect_scan(item)
+
+    def all_roots(self) -> Iterable[Root]:
+        for roots in (*self.roots.values(), *self.initial.values()):
+            yield from roots
+
+    # --- storage ------------------------------------------------------------------------------------------------------
+
+    def storage(self) -> tuple[dict[FlatValue, Storage], dict[FlatValue, tuple[Axis, ...]]]:
+        """Where each value lies that is loaded or stored."""
+        loads: dict[FlatValue, set[tuple[Expression, ...]]] = {}
+        seen: set[Expression] = set()
+
+        def walk(term: Expression) -> None:
+            if term in seen:
+                return
+            seen.add(term)
+            if term.op == "load":
+                loads.setdefault(term.extra, set()).add(term.arguments)
+            for argument in term.arguments:
+                walk(argument)
+
+        for root in self.all_roots():
+            walk(root.expression)
+        storage: dict[FlatValue, Storage] = {}
+        own: dict[FlatValue, tuple[Axis, ...]] = {}
+        for scan in self.scans():
+            for carry, last in zip(scan.carries, scan.last, strict=True):
+                axes, _ = self.place(carry, scan.levels)
+                uses = loads.get(carry, set()) | loads.get(last, set())
+                own[carry] = own[last] = axes
+                if self.in_registers(axes, uses):
+                    storage[carry] = storage[last] = Storage("register")
+                else:
+                    storage[carry] = Storage("scratch", carry, parity=scan, delayed=True)
+                    storage[last] = Storage("scratch", carry, parity=scan)
+            for output in scan.outputs:
+                if self.block_of.get(output) is not None and output in loads:
+                    # A list inside a step: its own steps write it, later stages of the outer step read it.
+                    storage[output] = Storage("scratch", output, parity=self.block_of[output])
+                elif output in self.group.wanted:
+                    storage[output] = Storage("buffer", output)
+        for value in self.kept:
+            scan = self.block_of.get(value)
+            axes, _ = self.place(value, value.lead) if scan is not None else (self.own_axes(value, len(self.rows)), ())
+            own[value] = axes
+            if scan is not None and self.in_registers(axes, loads.get(value, set())):
+                storage[value] = Storage("register")
+                continue
+            emitted = self.emitted_as(scan, value) if scan is not None else None
+            if emitted is not None:
+                storage[value] = Storage("buffer", emitted, step=scan)
+            elif scan is None and value in self.group.targets:
+                storage[value] = Storage("buffer", value)
+            else:
+                storage[value] = Storage("scratch", value, parity=scan)
+        for value in (*self.group.targets, *self.group.wanted):
+            if value.role != "last":
+                storage.setdefault(value, Storage("buffer", value))
+        for value in loads:
+            storage.setdefault(value, Storage("buffer", value))
+        for value, place in storage.items():
+            alias = self.aliases.get(place.buffer) if place.kind == "buffer" else None
+            if alias is not None:
+                storage[value] = replace(place, buffer=alias.buffer, shift=(alias.dim, alias.offset))
+        return storage, own
+
+    def scans(self) -> Iterable[FlatScan]:
+        def go(scans: Iterable[FlatScan]) -> Iterable[FlatScan]:
+            for scan in scans:
+                yield scan
+                yield from go(i for i in scan.items if isinstance(i, FlatScan))
+
+        return go(self.group.scans)
+
+    def emitted_as(self, scan: FlatScan, value: FlatValue) -> FlatValue | None:
+        """The list that a scan emits a value in, if it is one that the kernel stores: no second copy is kept."""
+        for reference, output in zip(scan.emitted, scan.outputs, strict=True):
+            whole = len(reference.lead) == len(value.lead) == len(scan.levels)
+            if reference.value is value and whole and output in self.group.wanted:
+                return output
+        return None
+
+    def in_registers(self, axes: Sequence[Axis], uses: Iterable[tuple[Expression, ...]]) -> bool:
+        """Whether a tile over `axes` serves all uses."""
+        if not all(self.placement.once(a) for a in axes):
+            return False
+        for use in uses:
+            for axis, index in zip(axes, use[len(use) - len(axes) :], strict=True):
+                if axis.extent == 1 and index.op == "number":
+                    continue
+                other = index.axis
+                if other is None or other.role in ("row", "step") or other.extent != axis.extent:
+                    return False
+                same = other is axis or (other.axis_class == axis.axis_class and self.placement.spread(other))
+                if self.placement.spread(axis):
+                    if not same:
+                        return False
+                elif not self.placement.whole(other) or self.placement.block(other) != self.placement.block(axis):
+                    return False
+        return True
+
+    # --- order --------------------------------------------------------------------------------------------------------
+
+    def schedule(
+        self,
+        scan: FlatScan | None,
+        inner: Sequence[FlatScan],
+        storage: dict[FlatValue, Storage],
+        own: dict[FlatValue, tuple[Axis, ...]],
+    ) -> list[Stage | Loop]:
+        """The items of a block, in order."""
+        roots = self.roots.get(scan, [])
+        maker: dict[FlatValue, Root] = {r.value: r for r in roots if r.value is not None and r.value in self.kept}
+        loop_of = {v: s for s in inner for v in (*s.last, *s.outputs)}
+        level: dict[Root | FlatScan, int] = {}
+
+        def level_of(node: Root | FlatScan) -> int:
+            if node in level:
+                return level[node]
+            level[node] = 0
+            needs: set[FlatValue] = set()
+            if isinstance(node, Root):
+                needs = set(node.expression.loads)
+            else:
+                for r in self.inside(node):
+                    needs.update(r.expression.loads)
+            found = 0
+            for value in needs:
+                if value in maker and maker[value] is not node:
+                    other = maker[value]
+                    together = isinstance(node, Root) and other.axes == node.axes and self.own_use(node, value)
+                    found = max(found, level_of(other) + (0 if together else 1))
+                elif value in loop_of and loop_of[value] is not node:
+                    found = max(found, level_of(loop_of[value]) + 1)
+            level[node] = found
+            return found
+
+        for node in (*roots, *inner):
+            level_of(node)
+        items: list[Stage | Loop] = []
+        for depth in sorted(set(level.values())):
+            stages: dict[tuple[Axis, ...], Stage] = {}
+            for root in roots:
+                if level[root] == depth:
+                    if root.axes not in stages:
+                        stages[root.axes] = Stage(root.axes, [])
+                        items.append(stages[root.axes])
+                    stages[root.axes].roots.append(root)
+            for stage in stages.values():
+                stage.roots = self.ordered(stage.roots, maker)
+            for other in inner:
+                if level[other] == depth:
+                    items.append(self.loop(other, storage, own))
+        return items
+
+    def own_use(self, root: Root, value: FlatValue) -> bool:
+        """Whether a root reads a kept value only where the value's own stage computes it."""
+        _, index = (
+            self.place(value, value.lead)
+            if self.block_of.get(value) is not None
+            else ((), (*self.row_index, *map(self.arena.axis, self.own_axes(value, len(self.rows)))))
+        )
+        found = True
+        seen: set[Expression] = set()
+
+        def walk(term: Expression) -> None:
+            nonlocal found
+            if term in seen or value not in term.loads:
+                return
+            seen.add(term)
+            if term.op == "load" and term.extra is value and term.arguments != index:
+                found = False
+            for argument in term.arguments:
+                walk(argument)
+
+        walk(root.expression)
+        return found
+
+    def inside(self, scan: FlatScan) -> Iterable[Root]:
+        """The roots in a scan's step and before it."""
+        yield from self.initial[scan]
+        yield from self.roots[scan]
+        for item in scan.items:
+            if isinstance(item, FlatScan):
+                yield from self.inside(item)
+
+    def ordered(self, roots: Sequence[Root], maker: dict[FlatValue, Root]) -> list[Root]:
+        """The roots of a stage, each after those that it reads."""
+        out: list[Root] = []
+
+        def visit(root: Root) -> None:
+            if root in out:
+                return
+            for value in root.expression.loads:
+                other = maker.get(value)
+                if other is not None and other is not root and other in roots:
+                    visit(other)
+            out.append(root)
+
+        for root in roots:
+            visit(root)
+        return out
+
+    def loop(self, scan: FlatScan, storage: dict[FlatValue, Storage], own: dict[FlatValue, tuple[Axis, ...]]) -> Loop:
+        inner = [i for i in scan.items if isinstance(i, FlatScan)]
+        items = self.schedule(scan, inner, storage, own)
+        stages: dict[tuple[Axis, ...], Stage] = {}
+        for root in self.initial[scan]:
+            stages.setdefault(root.axes, Stage(root.axes, [])).roots.append(root)
+        registers = [c for c in scan.carries if storage[c].kind == "register"]
+        return Loop(scan, items, list(stages.values()), registers)
+
+
+def _row_name(extent: Dimension, place: int) -> str:
+    name = str(extent).lower()
+    return name if name.isidentifier() else f"row_{place}"
+
+
+def mentioned(dims: Iterable[Dimension]) -> set[str]:
+    """The names of the list sizes among extents."""
+    return {name for n in dims if isinstance(n, Size) for name in n.names()}

@@ -1,0 +1,339 @@
+"""Which placement a kernel gets on a target: what each strategy would need and take, and the choice.
+
+A strategy proposes a placement for a group. The loop tree of a placement says what a program holds and what a step
+reads, so that `estimate` can tell what the target lacks and how long a step takes. Of the placements that fit the
+fastest is chosen, for a batch that keeps the chip as busy as it gets: one tile of rows for each multiprocessor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from ..compiler.errors import StrategyError
+from ..compiler.laws.law import Firing
+from .axes import Axes, analyse
+from .barriers import needs_grid, place_barriers
+from .carries import with_rounded_carries
+from .emit import Numerics, emit
+from .estimate import LATENCY, Estimate, estimate
+from .flat import FlatScan, FlatValue, Unsupported
+from .kernel import Kernel
+from .loop_tree import Tree
+from .partition import Partition
+from .placement import Placement, power_of_two
+from .scheduling import Group, build, members
+from .targets import Target, target
+
+STRATEGIES = ("resident", "streamed", "cooperative")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What kernels are wanted for.
+
+    Attributes:
+        target: the name of the chip.
+        numerics: how contractions are computed.
+        force: the strategy that scans get where it can hold them; None leaves it to the cost model.
+        strict: whether a scan that this strategy cannot hold is an error.
+        vendor: whether contractions outside of loops go to the vendor's library.
+        block: the most elements of an axis, and rows, that are computed at once; None leaves it to the strategy.
+    """
+
+    target: str = "sm_90"
+    numerics: Numerics = field(default_factory=Numerics)
+    force: str | None = None
+    strict: bool = False
+    vendor: bool = True
+    block: int | None = None
+
+    @property
+    def chip(self) -> Target:
+        return target(self.target)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A placement, what it needs and takes as estimated, and why it was chosen."""
+
+    placement: Placement
+    estimate: Estimate
+    why: str
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A placement and the loop trees of it: one for each of the scans that stand side by side on the grid."""
+
+    placement: Placement
+    trees: tuple[Tree, ...]
+    estimate: Estimate
+
+
+def plan_kernel(
+    parts: Partition, group: Group, request: Request, ragged: frozenset[str]
+) -> tuple[Kernel, dict[str, FlatValue], Choice]:
+    """The kernel of a group, the values in its buffers, and the choice of its placement.
+
+    Raises:
+        StrategyError: the strategy that was asked for cannot hold the step, or none can.
+    """
+    proposal, why = _scan(parts, group, request) if group.scans else _pointwise(parts, group, request)
+    placement = proposal.placement
+    name = "scan" if group.scans else "pointwise"
+    kernel, buffers = emit(proposal.trees, placement, name, parts.program, ragged, request.numerics)
+    kernel = replace(kernel, why=why, header=header(parts, kernel, buffers, why))
+    return kernel, buffers, Choice(placement, proposal.estimate, why)
+
+
+def header(parts: Partition, kernel: Kernel, buffers: Mapping[str, FlatValue], why: str) -> str:
+    """Where a kernel comes from: the program's names and types of what it reads and writes, the laws applied."""
+    lines = [f"{kernel.name} of {parts.program.graph.name}: {kernel.strategy}, {why}"]
+    for argument in kernel.arguments:
+        if argument.name in buffers:
+            value = buffers[argument.name]
+            dims = ", ".join(map(str, value.dims))
+            lines.append(f"  {argument.name}: {value.name}, {value.dtype}[{dims}]{', written' * argument.written}")
+    laws = sorted({note.law for note in parts.program.graph.notes if isinstance(note, Firing)})
+    return "\n".join([*lines, *([f"  laws: {'; '.join(laws)}"] if laws else [])])
+
+
+def _tree(parts: Partition, group: Group, axes: Axes, placement: Placement) -> Tree:
+    tree = build(group, axes, placement, parts.aliases)
+    place_barriers(tree, placement)
+    return tree
+
+
+# --- scans ------------------------------------------------------------------------------------------------------------
+
+
+def _scan(parts: Partition, group: Group, request: Request) -> tuple[Proposal, str]:
+    chip, found, refused = request.chip, {}, {}
+    wanted = (request.force,) if request.force else STRATEGIES
+    if request.force and not request.strict:
+        wanted += tuple(n for n in ("streamed", "resident") if n != request.force)
+    for name in wanted:
+        if found and (request.force or _needless(name, found, chip)):
+            break
+        try:
+            best: Proposal | None = None
+            for proposal in _side_by_side(parts, group, request, name):
+                lacks = proposal.estimate.lacks(chip)
+                if lacks and not request.force:
+                    refused.setdefault(name, lacks)
+                elif best is None or proposal.estimate.step < best.estimate.step:
+                    best = proposal
+            if best is not None:
+                found[name] = best
+        except Unsupported as refusal:
+            refused[name] = str(refusal)
+    if not found:
+        raise StrategyError(
+            f"no strategy holds this step on {chip.name} ({chip.chip}): "
+            + "; ".join(f"{name}: {why}" for name, why in refused.items())
+            + ". Narrow the step, compute its contractions in half precision, or run it with model.eager",
+            group.scans[0].equation.source,
+        )
+    name = min(found, key=lambda n: found[n].estimate.step)
+    if request.force:
+        return found[
+            name
+        ], "as asked for" if name == request.force else f"{request.force} not: {refused[request.force]}"
+    others = [f"{n} {_microseconds(p.estimate.step)}" for n, p in found.items() if n != name]
+    others += [f"{n} not: {why}" for n, why in refused.items() if n not in found]
+    return found[name], f"a step is estimated at {_microseconds(found[name].estimate.step)}" + (
+        f" ({'; '.join(others)})" if others else ""
+    )
+
+
+def _side_by_side(parts: Partition, group: Group, request: Request, name: str) -> Iterator[Proposal]:
+    """The proposals of a strategy for scans that share a grid: all of them under one placement."""
+    groups = [replace(group, scans=(scan,)) for scan in group.scans]
+    if len(groups) == 1:
+        yield from PROPOSALS[name](parts, group, request)
+        return
+    for proposals in zip(*(PROPOSALS[name](parts, each, request) for each in groups)):
+        forms = {(p.placement.rows, p.placement.programs, p.placement.resident) for p in proposals}
+        if len(forms) == 1:
+            slowest = max(proposals, key=lambda p: p.estimate.step)
+            warps = max(p.placement.warps for p in proposals)
+            placements = [replace(p.placement, warps=warps) for p in proposals]
+            placement = replace(placements[0], branches=tuple(placements))
+            yield Proposal(placement, tuple(t for p in proposals for t in p.trees), slowest.estimate)
+
+
+def _needless(name: str, found: Mapping[str, Proposal], chip: Target) -> bool:
+    """Whether a strategy cannot be faster than what was found: one program that holds everything on the chip reads no
+    weight again, and several meet at a barrier in every step."""
+    least = min(proposal.estimate.step for proposal in found.values())
+    return "resident" in found and least <= chip.barrier + 2 * LATENCY
+
+
+def _microseconds(seconds: float) -> str:
+    return f"{seconds * 1e6:.2g} µs"
+
+
+def _resident(parts: Partition, group: Group, request: Request) -> Iterator[Proposal]:
+    """One program owns its rows for all steps, everything on the chip; an axis that is nowhere cut lies on the grid."""
+    axes = analyse(members(group))
+    rows = _rows(request)
+    yield _sized(parts, group, axes, Placement("resident", rows=rows, resident=True), request)
+    free = _spread(group, axes, axes.free())
+    if free is not None and request.block is None:
+        extent = axes.extents[free]
+        for block in (1, 32):
+            if block < extent:
+                spread = {"own": {free: block}, "grid": free, "programs": -(-extent // block)}
+                yield _sized(parts, group, axes, Placement("resident", rows=rows, resident=True, **spread), request)
+
+
+def _streamed(parts: Partition, group: Group, request: Request) -> Iterator[Proposal]:
+    """One program owns its rows, block by block."""
+    group = _narrowed(group)
+    axes = analyse(members(group))
+    exact = request.numerics.precision == "ieee" and not _halves(group)
+    for block in (request.block,) if request.block else (32,) if exact else (64, 32):
+        blocks = {c: block for c, n in axes.extents.items() if isinstance(n, int)}
+        reduced = {c: min(block, 32) for c in blocks} if exact else blocks
+        placement = Placement("streamed", rows=_rows(request), own=blocks, reduced=reduced)
+        yield _sized(parts, group, axes, placement, request)
+
+
+def _cooperative(parts: Partition, group: Group, request: Request) -> Iterator[Proposal]:
+    """Several programs own rows together, each a part of an axis."""
+    group = _narrowed(group)
+    axes = analyse(members(group))
+    spread = _spread(group, axes, set(axes.extents))
+    if spread is None:
+        raise Unsupported("its carries have no dimension to be spread over programs")
+    extent = axes.extents[spread]
+    exact = request.numerics.precision == "ieee" and not _halves(group)
+    # Blocks of operands that are read again in every step: what a warp's registers hold beside the sums.
+    wide = 64 if _halves(group) else 32
+    for block in sorted({request.block or 16, min(request.block or 16, max(1, power_of_two(extent) // 4))}):
+        programs = -(-extent // block)
+        if programs > request.chip.multiprocessors:
+            continue
+        reduced = {c: 32 for c, n in axes.extents.items() if isinstance(n, int)} if exact else {}
+        for resident in (False,) if exact else (True, False):
+            limit = {c: 128 if resident else wide for c, n in axes.extents.items() if isinstance(n, int)}
+            placement = Placement(
+                "cooperative",
+                rows=_rows(request),
+                own={spread: block},
+                reduced=reduced or limit,
+                resident=resident,
+                unrolled=resident,
+                grid=spread,
+                programs=programs,
+                exchanged=True,
+            )
+            yield _sized(parts, group, axes, placement, request)
+
+
+PROPOSALS: Mapping[str, Callable] = {"resident": _resident, "streamed": _streamed, "cooperative": _cooperative}
+
+
+def _rows(request: Request) -> int:
+    # A matrix product of a tensor core has sixteen rows or more.
+    return min(16, power_of_two(request.block)) if request.block else 16
+
+
+def _halves(group: Group) -> bool:
+    """Whether the contractions of a step take operands of half precision."""
+    return any(
+        item.operands[0].value.dtype in ("f16", "bf16")
+        for scan in group.scans
+        for item in scan.items
+        if not isinstance(item, FlatScan) and item.equation.op == "contract"
+    )
+
+
+def _narrowed(group: Group) -> Group:
+    return replace(group, scans=tuple(map(with_rounded_carries, group.scans)))
+
+
+def _spread(group: Group, axes: Axes, allowed: set[int]) -> int | None:
+    """Of the classes allowed, that of the largest dimension of the carries."""
+    best: tuple[int, int] | None = None
+    for scan in group.scans:
+        for carry in scan.carries:
+            classes = [axes.of(carry, d) for d in range(len(scan.levels), len(carry.dims))]
+            for number in classes:
+                extent = axes.extents.get(number) if number is not None else None
+                if number in allowed and isinstance(extent, int) and extent > 1:
+                    if best is None or extent > best[0]:
+                        best = (extent, number)
+    return best[1] if best else None
+
+
+# --- tiles ------------------------------------------------------------------------------------------------------------
+
+
+def _sized(parts: Partition, group: Group, axes: Axes, placement: Placement, request: Request) -> Proposal:
+    """A placement whose tiles are as large as a program can hold: blocks are halved, the largest first; and the number
+    of warps that its tiles want."""
+    while True:
+        tree = _tree(parts, group, axes, placement)
+        if needs_grid(tree) and not placement.exchanged:
+            raise Unsupported("programs that were to be independent need one another")
+        made = estimate(tree, placement, request)
+        if made.largest <= LARGEST_TILE:
+            break
+        smaller = _halved(placement, made)
+        if smaller is None:
+            break
+        placement = smaller
+    if placement.programs > 1 and not needs_grid(tree):
+        placement = replace(placement, exchanged=False)
+    warps = made.warps(request.chip)
+    if warps != placement.warps:
+        placement = replace(placement, warps=warps)
+        made = estimate(tree, placement, request)
+    return Proposal(placement, (tree,), made)
+
+
+LARGEST_TILE = 16_384
+"""The most elements of one tile: beyond it registers run out whatever the number of warps."""
+
+
+def _halved(placement: Placement, made: Estimate) -> Placement | None:
+    """The placement with the largest block of the largest tile halved; None where rows are all that is left."""
+    axes = [a for a in made.largest_axes if a.role in ("own", "reduced") and placement.block(a) > 1]
+    if axes and placement.strategy != "resident":
+        axis = max(axes, key=lambda a: (placement.block(a), a.role == "reduced"))
+        table = dict(placement.reduced if axis.role == "reduced" else placement.own)
+        if axis.axis_class is None or not isinstance(axis.extent, int):
+            return (
+                replace(placement, list_block=max(1, placement.list_block // 2)) if placement.list_block > 1 else None
+            )
+        if not placement.spread(axis) or axis.role == "reduced":
+            table[axis.axis_class] = placement.block(axis) // 2
+            return replace(placement, **{"reduced" if axis.role == "reduced" else "own": table})
+    if placement.rows > 1 and any(a.role == "row" for a in made.largest_axes):
+        return replace(placement, rows=placement.rows // 2)
+    return None
+
+
+def _pointwise(parts: Partition, group: Group, request: Request) -> tuple[Proposal, str]:
+    axes = analyse(members(group))
+    own: dict[int, int] = {}
+    widest = 1
+    for value in group.targets:
+        count = 1
+        for d in range(len(value.dims) - 1, len(group.rows) - 1, -1):
+            n, number = value.dims[d], axes.of(value, d)
+            if isinstance(n, int) and number is not None:
+                block = max(1, min(power_of_two(n), (request.block or 256) // count))
+                own[number] = min(own.get(number, block), block)
+                count *= block
+        widest = max(widest, count)
+    rows = max(1, min(128, 2048 // widest))
+    rows = min(rows, power_of_two(request.block)) if request.block else rows
+    reduced = {
+        c: request.block or 32 for c, n in axes.extents.items() if isinstance(n, int) and (n > 64 or request.block)
+    }
+    placement = Placement("pointwise", rows=rows, own=own, reduced=reduced)
+    proposal = _sized(parts, group, axes, placement, request)
+    return proposal, "no sequential axis"

@@ -1,0 +1,328 @@
+"""Programs run by kernels: the steps of a partition one after another, on the tensors of a call.
+
+What a kernel does is decided once per program, numerics and set of ragged sizes; no batch or length makes another
+kernel. Steps that no kernel is made of are evaluated by the eager evaluator between the launches, under the maps they
+stand in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..compiler.builder import Builder
+from ..compiler.ir import Graph, Lambda, Value
+from ..compiler.sizes import Constant, Named, Size
+from ..kernels.emit import ORDER_OF, Numerics
+from ..kernels.flat import FlatOpaque, FlatProgram, FlatValue, Level, Unsupported, flatten
+from ..kernels.kernel import Kernel
+from ..kernels.partition import EvaluatorStep, KernelStep, partition
+from ..kernels.strategy import Choice, Request, plan_kernel
+from ..kernels.targets import TARGETS, Target, target
+from . import compat, eager
+from .call_precision import tf32_chosen
+from .dtypes import DTYPES
+from .eager_sizes import Environment, Extent
+from .launch import launch
+
+__all__ = ["Fused", "PlannedKernel", "current_request", "of", "plan", "requested", "run"]
+
+
+@dataclass(frozen=True)
+class PlannedKernel:
+    """A kernel in a program, and the values that lie in its buffers."""
+
+    kernel: Kernel
+    buffers: Mapping[str, FlatValue]
+    choice: Choice
+
+
+@dataclass(frozen=True)
+class PlannedEvaluation:
+    """Equations for the evaluator: a body over (operands…) → outputs, and where its operands are."""
+
+    body: Lambda
+    operands: tuple[FlatValue, ...]
+    outputs: tuple[FlatValue, ...]
+    reason: str
+
+
+class Fused:
+    """A program as launches and evaluations.
+
+    Arguments:
+        program: the flat program.
+        request: for what target, with what numerics and strategies.
+        ragged: the list sizes that have tables.
+
+    Attributes:
+        steps: in order.
+        kernels: those of the steps that are kernels.
+        tables: the tables of lengths, and orders of rows, that they read.
+    """
+
+    def __init__(self, program: FlatProgram, request: Request, ragged: frozenset[str]):
+        self.program = program
+        self.ragged = ragged
+        parts = partition(program, request.vendor)
+        self.aliases = parts.aliases
+        self.steps: list[PlannedKernel | PlannedEvaluation] = []
+        for step in parts.steps:
+            if isinstance(step, KernelStep):
+                kernel, buffers, choice = plan_kernel(parts, step.group, request, ragged)
+                self.steps.append(PlannedKernel(kernel, buffers, choice))
+            else:
+                self.steps.append(_evaluation(step))
+        self.kernels = tuple(s for s in self.steps if isinstance(s, PlannedKernel))
+        self.tables = {a.size for k in self.kernels for a in k.kernel.arguments if a.kind == "lengths"}
+        self._released = self._releases()
+        self._tables: dict[torch.device, dict[FlatValue, Tensor]] = {}
+
+    def _reads(self, step: PlannedKernel | PlannedEvaluation) -> set[FlatValue]:
+        values = set(step.buffers.values()) if isinstance(step, PlannedKernel) else {*step.operands, *step.outputs}
+        return {self.aliases[v].buffer if v in self.aliases else v for v in values}
+
+    def _releases(self) -> list[tuple[FlatValue, ...]]:
+        """Per step, the values that nothing reads after it."""
+        kept = {*self.program.outputs, *self.program.inputs}
+        kept |= {self.aliases[v].buffer for v in kept if v in self.aliases}
+        out = []
+        for step in reversed(self.steps):
+            values = self._reads(step) - kept
+            out.append(tuple(values))
+            kept |= values
+        return out[::-1]
+
+    def run(
+        self, inputs: Sequence[Tensor], lengths: Mapping[str, Tensor], sizes: Environment, extents: Mapping[str, int]
+    ) -> list[Tensor]:
+        """The outputs.
+
+        Arguments:
+            inputs: one contiguous tensor per input of the program.
+            lengths: per ragged size its table, i64, contiguous, of dims (axes that it varies with…).
+            sizes: the sizes as the evaluator knows them.
+            extents: per named size, the extent of padded lists.
+        """
+        device = sizes.device
+        values: dict[FlatValue, Tensor] = dict(zip(self.program.inputs, inputs, strict=True))
+        values.update(self._constants(device))
+        context = eager.Context(sizes, None, False)
+        for step, released in zip(self.steps, self._released, strict=True):
+            if isinstance(step, PlannedKernel):
+                buffers = {name: self._buffer(value, values, extents, device) for name, value in step.buffers.items()}
+                launch(step.kernel, buffers, extents, lengths)
+            else:
+                operands = [self._read(v, values) for v in step.operands]
+                results, _ = eager.prepare(step.body, 0).evaluate(context, operands)
+                for value, result in zip(step.outputs, results, strict=True):
+                    shape = self._shape(value, extents)
+                    result = result.expand(shape) if tuple(result.shape) != shape else result
+                    values[value] = result.contiguous()
+            for value in released:
+                values.pop(value, None)
+        return [self._read(v, values) for v in self.program.outputs]
+
+    def _shape(self, value: FlatValue, extents: Mapping[str, int]) -> tuple[int, ...]:
+        return tuple(n if isinstance(n, int) else int(n.evaluate(extents.__getitem__)) for n in value.dims)
+
+    def _buffer(
+        self, value: FlatValue, values: dict[FlatValue, Tensor], extents: Mapping[str, int], device: torch.device
+    ) -> Tensor:
+        found = values.get(value)
+        if found is None:
+            # What lies behind the end of a list is written by nobody.
+            uneven = self.ragged | self.program.segments.keys()
+            padded = any(isinstance(n, Size) and not uneven.isdisjoint(n.names()) for n in value.dims)
+            make = torch.zeros if padded else torch.empty
+            found = make(self._shape(value, extents), dtype=DTYPES[value.dtype], device=device)
+            values[value] = found
+        return found
+
+    def _read(self, value: FlatValue, values: dict[FlatValue, Tensor]) -> Tensor:
+        alias = self.aliases.get(value)
+        if alias is None:
+            return values[value]
+        size = value.dims[alias.dim]
+        return values[alias.buffer].narrow(alias.dim, alias.offset, size)
+
+    def _constants(self, device: torch.device) -> dict[FlatValue, Tensor]:
+        if device not in self._tables:
+            found: dict[FlatValue, Tensor] = {}
+            for step in self.steps:
+                values = step.buffers.values() if isinstance(step, PlannedKernel) else step.operands
+                for value in values:
+                    if value.role == "table" and value not in found:
+                        dtype = DTYPES[value.dtype]
+                        found[value] = torch.tensor(value.table.tolist(), dtype=dtype, device=device).reshape(
+                            value.dims
+                        )
+            for value in self.program.outputs:
+                if value.role == "table" and value not in found:
+                    dtype = DTYPES[value.dtype]
+                    found[value] = torch.tensor(value.table.tolist(), dtype=dtype, device=device).reshape(value.dims)
+            self._tables[device] = found
+        return self._tables[device]
+
+
+# Of the process and not of a thread: autograd runs backward passes in threads of its own.
+_requested: list[Request] = []
+
+
+@contextmanager
+def requested(request: Request) -> Iterator[None]:
+    """Plan kernels as a request says, in all threads, also for CPU tensors where Triton's interpreter is on.
+
+    Example:
+        >>> with requested(Request(force="streamed")):
+        ...     model(x)
+    """
+    _requested.append(request)
+    try:
+        yield
+    finally:
+        _requested.pop()
+
+
+def current_request(device: torch.device) -> Request | None:
+    """What kernels are wanted for on a device; None where programs are evaluated."""
+    interpreted = device.type == "cpu" and compat.interpreting()
+    if not interpreted and (device.type != "cuda" or not compat.has_triton()):
+        return None
+    numerics = Numerics("tf32" if tf32_chosen() else "ieee", interpreted)
+    if _requested:
+        return replace(_requested[-1], numerics=numerics)
+    return Request(target_of(device).name, numerics)
+
+
+def target_of(device: torch.device) -> Target:
+    """The target that stands for a device."""
+    if device.type != "cuda":
+        return target("sm_90")
+    if torch.version.hip:
+        return target("gfx942")
+    major, minor = torch.cuda.get_device_capability(device)
+    known = [t for t in TARGETS.values() if t.backend == "cuda"]
+    older = [t for t in known if t.architecture <= major * 10 + minor]
+    return max(older, key=lambda t: t.architecture) if older else min(known, key=lambda t: t.architecture)
+
+
+def of(program: Any, device: torch.device, ragged: frozenset[str]) -> Fused | None:
+    """The kernels of a program on a device; None where it is evaluated.
+
+    Arguments:
+        program: an `executable.Executable`, which keeps what is made.
+        device: of its tensors.
+        ragged: the sizes whose tables the call gives.
+    """
+    request = current_request(device)
+    if request is None:
+        return None
+    held = {d.name for d in program.graph.sizes if d.input is not None}
+    made = program.once(("kernels", request, ragged), lambda: plan(program.graph, request, ragged | held))
+    return None if isinstance(made, str) else made
+
+
+def run(
+    kernels: Fused, inputs: Sequence[Tensor], tables: Mapping[str, Tensor], maxima: Mapping[str, int]
+) -> list[Tensor]:
+    """Run a program on its kernels; the arguments are those of `eager.run`."""
+    graph = kernels.program.graph
+    sizes = eager.environment(graph, inputs, tables, maxima, inputs[0].device)
+    for name, (size, length) in kernels.program.segments.items():
+        sizes = with_segments(sizes, name, size, length)
+    extents = {name: extent.maximum for name, extent in sizes.extents.items()}
+    lengths = {}
+    for declaration in graph.sizes:
+        if declaration.name in kernels.ragged:
+            table = sizes.extents[declaration.name].lengths
+            if declaration.input is None:
+                axes: Sequence[Size] = [Named(axis) for axis in declaration.over]
+            else:
+                axes = graph.body.parameters[declaration.input].type.axes
+            over = [sizes.maximum(axis) for axis in axes] if table.dim() else []
+            lengths[declaration.name] = table.expand(over).contiguous()
+            if f"{ORDER_OF}{declaration.name}" in kernels.tables:
+                order = torch.argsort(lengths[declaration.name], descending=True, stable=True)
+                lengths[f"{ORDER_OF}{declaration.name}"] = order
+    outputs = kernels.run(inputs, lengths, sizes, extents)
+    if not kernels.ragged and not kernels.program.segments:
+        return outputs
+    types = [v.type for v in graph.body.results]
+    return [eager.zero_padding(v, t, sizes) for v, t in zip(outputs, types, strict=True)]
+
+
+def with_segments(sizes: Environment, name: str, size: Size, length: int) -> Environment:
+    """The sizes and that of the segments of a list."""
+    count = size.quotient(length - 1, length)
+    starts = torch.arange(sizes.maximum(count), device=sizes.device) * length
+    extents = [sizes.extents[n] for n in size.names()]
+    lengths = [e.lengths for e in extents if e.lengths is not None]
+    if lengths:
+        total = size.evaluate(lambda n: sizes.extents[n].lengths)
+        over, rest = extents[0].over, total.unsqueeze(-1) - starts
+    else:
+        over, rest = (), sizes.maximum(size) - starts
+    return sizes.bind(name, Extent(length, rest.clamp(0, length), (*over, str(count))))
+
+
+def plan(graph: Graph, request: Request, ragged: frozenset[str]) -> Fused | str:
+    """How a graph is run by kernels, or why it is not."""
+    try:
+        return Fused(flatten(graph), request, ragged)
+    except Unsupported as refusal:
+        return str(refusal)
+
+
+# --- evaluations ------------------------------------------------------------------------------------------------------
+
+
+def _size(level: Level) -> Size:
+    return Constant(level.size) if isinstance(level.size, int) else level.size
+
+
+def _evaluation(step: EvaluatorStep) -> PlannedEvaluation:
+    """An equation under its maps, as a body of its own."""
+    item = step.item
+    if isinstance(item, FlatOpaque):
+        equation, levels, outputs = item.equation, item.levels, item.outputs
+    else:
+        equation, levels, outputs = item.equation, item.output.lead, (item.output,)
+    b = Builder()
+    b.source = equation.source
+    operands: dict[tuple[FlatValue, tuple[Level, ...]], Value] = {}
+    references: list[tuple[Value, tuple[Level, ...]]] = []
+    for value, reference in zip(equation.inputs, item.operands, strict=True):
+        key = (reference.value, reference.lead)
+        if key not in operands:
+            operands[key] = b.parameter(value.type.listed(*map(_size, reference.lead)), reference.value.name)
+        references.append((operands[key], reference.lead))
+    results = _nested(b, equation, levels, references)
+    body, _ = b.close(results)
+    return PlannedEvaluation(body, tuple(v for v, _ in operands), tuple(outputs), step.reason)
+
+
+def _nested(
+    b: Builder, equation: Any, levels: Sequence[Level], references: Sequence[tuple[Value, tuple[Level, ...]]]
+) -> tuple[Value, ...]:
+    if not levels:
+        return b.emit(equation.op, [v for v, _ in references], equation.attributes, equation.bodies)
+    level = levels[0]
+    lists = [v for v, lead in references if lead and lead[0] is level]
+
+    def body(inner: Builder, *elements: Value) -> Sequence[Value]:
+        inner.source = b.source
+        rest = iter(elements)
+        return _nested(
+            inner,
+            equation,
+            levels[1:],
+            [(next(rest), lead[1:]) if lead and lead[0] is level else (v, lead) for v, lead in references],
+        )
+
+    return b.map(_size(level), lists, body)
