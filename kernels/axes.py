@@ -24,13 +24,13 @@ class Cut:
     Attributes:
         axis_class: the axis.
         value: the operand whose elements are read at other places.
-        equation: the equation that reads them.
+        equation: the equation that reads them, or that makes the value in which an axis stands twice.
         exchanged: whether the operand is computed in the step (otherwise each reader can load what it needs).
     """
 
     axis_class: int
     value: FlatValue
-    equation: FlatEquation
+    equation: FlatEquation | None
     exchanged: bool
 
 
@@ -59,10 +59,6 @@ class Axes:
     def free(self) -> set[int]:
         """The classes that are nowhere cut."""
         return set(self.extents) - {cut.axis_class for cut in self.cuts}
-
-    def exchanged(self) -> set[int]:
-        """The classes whose elements, computed in a step, are read at other places of it."""
-        return {cut.axis_class for cut in self.cuts if cut.exchanged}
 
 
 class _Classes:
@@ -98,7 +94,7 @@ def analyse(items: Iterable[Item], results: Iterable[FlatValue] = ()) -> Axes:
         [Named(name='B'), 4]
     """
     work = _Analysis()
-    work.items(tuple(items), inside=frozenset())
+    work.items(tuple(items), inside=None)
     for value in results:
         for dim in range(len(value.dims)):
             work.classes.find((id(value), dim))
@@ -113,14 +109,16 @@ class _Analysis:
         self.cut: list[tuple[object, FlatValue, FlatEquation, bool]] = []
         self.slots: dict[tuple[int, int], Dimension] = {}
 
-    def items(self, items: Sequence[Item], inside: frozenset[FlatValue]) -> None:
-        made = set(inside)
+    def items(self, items: Sequence[Item], inside: frozenset[FlatValue] | None) -> None:
+        """Add items; `inside` are the values that the steps around them make, None outside of loops."""
+        made = None if inside is None else set(inside)
         for item in items:
             if isinstance(item, FlatEquation):
-                self.equation(item, made)
-                made.add(item.output)
+                self.equation(item, made or set())
+                if made is not None:
+                    made.add(item.output)
             elif isinstance(item, FlatScan):
-                self.scan(item, frozenset(made))
+                self.scan(item, frozenset(made or ()))
 
     def scan(self, scan: FlatScan, inside: frozenset[FlatValue]) -> None:
         count = len(scan.levels)
@@ -197,6 +195,11 @@ class _Analysis:
                 made._of[(id(value), dim)] = number((id(value), dim), extent)
         for (item, slot), extent in self.slots.items():
             made._reduced[(item, slot)] = number((item, "reduced", slot), extent)
+        for value in self.values.values():
+            own = [made._of[(id(value), dim)] for dim in range(len(value.dims))]
+            for double in {c for c in own if own.count(c) > 1}:
+                # Each of its elements stands beside each of the others.
+                made.cuts.append(Cut(double, value, value.maker, False))
         for place, value, equation, exchanged in self.cut:
             root = self.classes.find(place)
             if root in numbers:

@@ -9,10 +9,10 @@ so the locations are (value, half).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .expressions import Expression
+from .expressions import Axis, Expression
 from .flat import FlatScan, FlatValue
 from .loop_tree import Barrier, Loop, Stage, Storage, Tree
 from .placement import Placement
@@ -32,13 +32,12 @@ class Access:
     following: bool = False
 
 
-def own_tile(stage: Stage, root_value: FlatValue | None, term: Expression) -> bool:
-    """Whether a load in a stage is of a value that the stage itself computes at these very elements."""
-    axes = stage.axes
-    index = term.arguments[len(term.arguments) - len(axes) :] if axes else ()
-    return all(i.axis is a or (a.extent == 1 and i.op == "number") for i, a in zip(index, axes, strict=True)) and all(
-        i.op == "number" or (i.axis is not None and i.axis.role in ("row", "step"))
-        for i in term.arguments[: len(term.arguments) - len(axes)]
+def own_tile(axes: Sequence[Axis], term: Expression) -> bool:
+    """Whether a load is of a value at the very elements where its stage computes it, over these axes."""
+    first = len(term.arguments) - len(axes)
+    own = zip(term.arguments[first:], axes, strict=True)
+    return all(i.axis is a or (a.extent == 1 and i.op == "number") for i, a in own) and all(
+        i.op == "number" or (i.axis is not None and i.axis.role in ("row", "step")) for i in term.arguments[:first]
     )
 
 
@@ -49,7 +48,7 @@ def accesses(tree: Tree, placement: Placement, stage: Stage) -> list[Access]:
     made: set[FlatValue] = set()
 
     def own(term_indices: tuple[Expression, ...]) -> bool:
-        if placement.grid is None:
+        if not placement.grid:
             return True
         return any(i.axis is not None and i.axis.role == "own" and placement.spread(i.axis) for i in term_indices)
 
@@ -66,10 +65,10 @@ def accesses(tree: Tree, placement: Placement, stage: Stage) -> list[Access]:
                 storage = tree.storage[term.extra]
                 if storage.kind == "register" or storage.buffer not in shared:
                     continue
-                if term.extra in made and own_tile(stage, term.extra, term):
+                if term.extra in made and own_tile(tree.own[term.extra], term):
                     continue
                 out[Access(term.extra, storage, False, own(term.arguments))] = None
-        if root.value is not None:
+        if root.value in tree.own:
             made.add(root.value)
         for store in root.stores:
             storage = tree.storage.get(store.value)
@@ -110,7 +109,11 @@ class _Run:
     def location(self, access: Access) -> tuple:
         storage = access.storage
         if storage.kind == "buffer":
-            return (storage.buffer, self.position.get(storage.step, 0) if storage.step is not None else None)
+            return (
+                storage.buffer,
+                storage.shift,
+                self.position.get(storage.step, 0) if storage.step is not None else None,
+            )
         half = self.position.get(storage.parity, 0) if storage.parity is not None else 0
         if access.following:
             half += 1

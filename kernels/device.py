@@ -192,7 +192,8 @@ def power(x, y):
     to the last places, and fp64 results to ``|y log x|`` roundings.
     """
     base = x.to(tl.float64)
-    exponent = y.to(tl.float64)
+    # A tile also where y is one number: a scalar condition does not combine with a tile.
+    exponent = tl.where(base == base, y, y).to(tl.float64)
     size = tl.abs(base)
     value = tl.where(size == 1, 1.0, tl.exp(exponent * tl.log(size)))
     half = exponent * 0.5

@@ -90,6 +90,8 @@ class _Estimate:
         self.largest: tuple[int, tuple[Axis, ...]] = (1, ())
         self.exact = 0
         self.seen: set[Expression] = set()
+        self.held: set[Expression] = set()
+        self.kept = 0
 
     def result(self) -> Estimate:
         seconds = self.items(self.tree.items, ())
@@ -97,7 +99,12 @@ class _Estimate:
         carried = sum(self.tile(self.tree.own[c]) for loop in self.tree.loops() for c in loop.registers)
         step = sum(self.items(loop.items, (loop,)) for loop in loops) if loops else seconds
         return Estimate(
-            self.resident + self.staged, self.live + carried, self.largest[0], self.largest[1], self.exact, step
+            self.resident + self.staged,
+            self.live + carried + self.kept,
+            self.largest[0],
+            self.largest[1],
+            self.exact,
+            step,
         )
 
     def tile(self, axes: Iterable[Axis], rows: bool = True) -> int:
@@ -141,6 +148,7 @@ class _Estimate:
         compute = memory = 0.0
         iterations = blocks
         accumulators = 0
+        widest = 0
         operands: dict[Expression, int] = {}
         for term in terms:
             if term.op in ("axis", "number") or term.dtype == "index":
@@ -148,6 +156,9 @@ class _Estimate:
             if loops and self.constant(term):
                 self.before(term)
                 continue
+            if loops and not (term.op == "reduce" and term.extra[2]):
+                for argument in term.arguments:
+                    self.hold(argument)
             if term.op == "load":
                 if self.tree.storage[term.extra].kind != "register":
                     size = self.elements(term.axes) * BYTES[term.extra.dtype]
@@ -161,18 +172,21 @@ class _Estimate:
                 iterations += blocks * (looped - 1)
                 depth = prod(self.placement.block(a) for a in inner)
                 if term.extra[2]:
-                    compute += blocks * looped * self.contraction(term, count, depth, operands)
+                    seconds, product = self.contraction(term, count, depth, operands)
+                    compute += blocks * looped * seconds
+                    widest = max(widest, product)
                 else:
-                    self.elements((*term.arguments[0].axes, *inner))
+                    widest = max(widest, self.elements({*term.arguments[0].axes, *inner}))
                     compute += blocks * looped * count * depth / rate
                 continue
+            widest = max(widest, self.elements(term.axes))
             compute += blocks * self.elements(term.axes) * (10 if term.op in ("exp", "tanh", "sigmoid") else 1) / rate
         out = self.tile(stage.axes)
         if out > self.largest[0]:
             self.largest = (out, (*self.tree.rows, *stage.axes))
         for root in stage.roots:
             memory += blocks * out * len(root.stores) * BYTES[root.expression.dtype]
-        self.live = max(self.live, accumulators + out * len(stage.roots) + sum(operands.values()))
+        self.live = max(self.live, accumulators + 2 * widest + out * len(stage.roots) + sum(operands.values()))
         self.staged = max(self.staged, sum(2 * 4 * n for n in operands.values()))
         return LATENCY + ITERATION * max(0, iterations - 1) + compute + memory / read
 
@@ -209,17 +223,29 @@ class _Estimate:
         self.seen.add(term)
         self.elements(term.axes)
 
-    def contraction(self, term: Expression, count: int, depth: int, operands: dict[Expression, int]) -> float:
-        """Seconds of one block of a contraction; what its operands take is noted."""
+    def hold(self, term: Expression) -> None:
+        """Count a tile that is made before the loops and used in them, where no matrix product takes it."""
+        if term.op in ("axis", "number") or term.dtype == "index" or term in self.held or not self.constant(term):
+            return
+        self.held.add(term)
+        self.kept += self.elements(term.axes)
+
+    def contraction(
+        self, term: Expression, count: int, depth: int, operands: dict[Expression, int]
+    ) -> tuple[float, int]:
+        """Seconds of one block of a contraction, and the elements of its products where these are a tile; what its
+        operands take is noted."""
         left, right = term.arguments
         over = set(term.extra[1])
         free = [[a for a in x.axes if a not in over and a.role != "step"] for x in (left, right)]
-        alike = set(free[0]) & set(free[1])
+        alike = {a for a in set(free[0]) & set(free[1]) if a.role == "row" or self.placement.block(a) > 1}
         sides = [self.elements(x) for x in free]
         dot = not alike and min(*sides, depth) >= 16 and left.dtype in ("f16", "bf16", "f32", "f64")
         if not dot:
-            self.elements({*left.axes, *right.axes})
-            return count * depth * 2 / (self.chip.rates["f32"] / self.chip.multiprocessors)
+            self.hold(left)
+            self.hold(right)
+            product = self.elements({*left.axes, *right.axes})
+            return count * depth * 2 / (self.chip.rates["f32"] / self.chip.multiprocessors), product
         half = left.dtype in HALVES
         kind = (
             left.dtype if half else "tf32" if self.numerics.precision == "tf32" and left.dtype == "f32" else left.dtype
@@ -236,4 +262,4 @@ class _Estimate:
             else:
                 operands[operand] = size // 2 if half else size
         # Sixteen rows keep a quarter of a tensor core busy at best.
-        return count * depth * 2 / (0.25 * self.chip.rates[kind] / self.chip.multiprocessors)
+        return count * depth * 2 / (0.25 * self.chip.rates[kind] / self.chip.multiprocessors), 0

@@ -228,17 +228,27 @@ class _Flattening:
                 flat.table = np.broadcast_to(equation.attributes["value"], equation.output.type.shape)
                 table[equation.output] = Reference(flat)
             elif equation.op in ELEMENTS and (equation.op == "contract" or self.takes_arrays(equation)):
-                self.equation(equation, table, items)
+                self.equation(equation, table, levels, items)
             else:
                 self.opaque(equation, table, items, sequential, f"no kernels are made of {equation.op} yet")
 
     def takes_arrays(self, equation: Equation) -> bool:
         return equation.op != "resize" or not any(v.type.axes for v in equation.inputs)
 
-    def equation(self, equation: Equation, table: dict[Value, Reference], items: list[Item]) -> None:
+    def together(
+        self, lead: tuple[Level, ...], sizes: Iterable[Dimension], levels: tuple[Level, ...]
+    ) -> tuple[Level, ...]:
+        """Levels, and those of the maps that the lengths of lists of these sizes vary with."""
+        over = {o for n in sizes if not isinstance(n, int) for name in n.names() for o in self.over.get(name, ())}
+        found = {*lead, *(x for x in levels if x.axis is None and str(x.size) in over)}
+        return tuple(sorted(found, key=lambda level: level.depth))
+
+    def equation(
+        self, equation: Equation, table: dict[Value, Reference], levels: tuple[Level, ...], items: list[Item]
+    ) -> None:
         operands = tuple(table[v] for v in equation.inputs)
-        lead = spatial(operands)
         reduced = tuple(reduced_extents(equation))
+        lead = self.together(spatial(operands), reduced, levels)
         flat = self.value(equation.output, lead)
         flat.maker = FlatEquation(equation, operands, flat, reduced)
         flat.height = len(reduced) + max((r.value.height for r in operands), default=0)
@@ -257,7 +267,7 @@ class _Flattening:
         length = Equation("segment_lengths", (), (count,), a)
         self.length(length, table, levels, items)
         for value, output in zip(equation.inputs, lists, strict=True):
-            self.equation(Equation("split", (value,), (output,), a), table, items)
+            self.equation(Equation("split", (value,), (output,), a), table, levels, items)
 
     def length(
         self, equation: Equation, table: dict[Value, Reference], levels: tuple[Level, ...], items: list[Item]
@@ -341,8 +351,8 @@ class _Flattening:
         captured, carries = a["captured"], a["carries"]
         first = captured + carries
         operands = [table[v] for v in equation.inputs]
-        lead = spatial(operands)
         size = dimension(a["size"])
+        lead = self.together(spatial(operands), (size,), levels)
         level = Level(size, len(levels), Axis("t" if not sequential else "s", size, "step"))
         scan = FlatScan(equation, lead, level, reverse=a.get("reverse", False))
         inner: dict[Value, Reference] = {}

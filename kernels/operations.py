@@ -14,11 +14,11 @@ INFIX = {
 PREFIX = {"neg": "-", "logical_not": "~"}
 TRITON = {
     "abs": "tl.abs", "exp": "tl.exp", "log": "tl.log", "sqrt": "tl.sqrt", "rsqrt": "tl.rsqrt", "sin": "tl.sin",
-    "cos": "tl.cos", "floor": "tl.floor", "ceil": "tl.ceil", "select": "tl.where",
+    "cos": "tl.cos", "floor": "tl.floor", "erf": "tl.erf", "ceil": "tl.ceil", "select": "tl.where",
 }  # fmt: skip
 DEVICE = {
     "tanh": "tanh", "sigmoid": "sigmoid", "expm1": "expm1", "log1p": "log1p", "round": "round_half_even",
-    "arctan": "arctan", "arctan2": "arctan2", "erf": "erf", "power": "power", "remainder": "remainder",
+    "arctan": "arctan", "arctan2": "arctan2", "power": "power", "remainder": "remainder",
     "floor_divide": "floor_divide", "integer_remainder": "integer_remainder", "is_finite": "is_finite",
     "sign": "sign", "maximum": "maximum", "minimum": "minimum", "fold_seed": "fold_seed", "uniform": "uniform",
 }  # fmt: skip

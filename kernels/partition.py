@@ -93,6 +93,8 @@ class _Partition:
             if self.evaluated(item) is not None:
                 for reference in item.operands:
                     need(reference.value)
+            elif isinstance(item, FlatEquation) and item.equation.op == "contract":
+                need(item.output)
             elif isinstance(item, FlatEquation) and rounds(item.output) and not _lists(item.output):
                 # A weight is rounded once a call, not once a step.
                 need(item.output)
@@ -177,7 +179,7 @@ class _Partition:
                 found = max((leaves(r.value, set()) for r in item.operands), default=0)
                 out.append(EvaluatorStep(item, reason, found))
                 level.update(dict.fromkeys(_outputs(item), found))
-            elif item.output in self.materialised and item.output not in packs:
+            elif item.output in self.materialised and item.output not in packs and 0 not in item.output.dims:
                 found = max((leaves(r.value, set()) for r in item.operands), default=0)
                 level[item.output] = found
                 kernels.setdefault((found, _rows(item.output)), []).append(item.output)

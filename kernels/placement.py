@@ -26,7 +26,7 @@ class Placement:
         rows: how many rows a program owns, a power of two.
         own: per axis class, the block in which a stage computes it; an axis whose block covers it is *whole*.
         reduced: per axis class, the block in which it is reduced.
-        grid: the axis class whose blocks are spread over the programs that share a tile of rows; None if there is none.
+        grid: the axis classes whose blocks are spread over the programs that share a tile of rows; no value has two.
         programs: over how many.
         exchanged: whether these programs need one another (the class is cut): then they meet at grid barriers.
         resident: whether what a loop reads in every step is loaded before it.
@@ -41,7 +41,7 @@ class Placement:
     rows: int = 16
     own: Mapping[int, int] = field(default_factory=dict)
     reduced: Mapping[int, int] = field(default_factory=dict)
-    grid: int | None = None
+    grid: frozenset[int] = frozenset()
     programs: int = 1
     exchanged: bool = False
     resident: bool = False
@@ -61,7 +61,7 @@ class Placement:
 
     def spread(self, axis: Axis) -> bool:
         """Whether the blocks of an axis lie on the programs of the grid: of two that a value has, the first do."""
-        return self.grid is not None and axis.axis_class == self.grid and axis.slot == 0 and axis.role == "own"
+        return axis.axis_class in self.grid and axis.slot == 0 and axis.role == "own"
 
     def once(self, axis: Axis) -> bool:
         """Whether a program handles an axis without a loop of blocks."""
@@ -76,5 +76,5 @@ class Placement:
     def whole(self, axis: Axis) -> bool:
         """Whether a program holds, in one tile, all elements that are computed along an axis."""
         return (
-            self.once(axis) and not self.spread(axis) and not (axis.role == "reduced" and axis.axis_class == self.grid)
+            self.once(axis) and not self.spread(axis) and not (axis.role == "reduced" and axis.axis_class in self.grid)
         )

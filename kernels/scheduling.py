@@ -37,6 +37,9 @@ FREE = frozenset(
 REPEATED = 8
 """How much elementwise work on one element is rather repeated by every reader than kept and waited for."""
 
+PACKED = 4
+"""How much of it is repeated at the places of a pack that other operands fill."""
+
 _SLOW = frozenset("exp expm1 log log1p sin cos arctan arctan2 tanh sigmoid erf power uniform fold_seed".split())
 
 
@@ -268,6 +271,9 @@ class _Scheduler:
             start = self.arena.make("from_index", [self.arena.times(indices[lead], length)], None, "i64")
             rest = self.arena.make("sub", (whole, start), None, "i64")
             return self.arena.make("minimum", (rest, self.arena.number(length, "i64")), None, "i64")
+        if 0 in item.reduced:
+            neutral = 1 if equation.op == "reduce_prod" or equation.attributes.get("op") == "prod" else 0
+            return self.arena.number(neutral if value.dtype in ("i32", "i64") else float(neutral), value.dtype)
         reduced = [
             self.axis("reduced", n, self.axes.reduced(item, s), value.height - s) for s, n in enumerate(item.reduced)
         ]
@@ -301,13 +307,29 @@ class _Scheduler:
             and (contracted or work(made, foreign) > REPEATED)
         ):
             self.demand(value)
+        elif (
+            self.packed(indices)
+            and self.block_of.get(value) is not None
+            and self.varies(made)
+            and work(made, moved) > PACKED
+        ):
+            # A part of a pack is asked for at every place of the pack.
+            self.demand(value)
         elif moved and any(r.extra[2] and not r.axes.isdisjoint(moved) for r in made.reductions):
             patterns = self.patterns.setdefault(value, set())
             patterns.add(tuple(map(id, indices)))
             if len(patterns) > 1:
                 self.demand(value)
 
+    def packed(self, indices: Sequence[Expression]) -> bool:
+        """Whether an index is kept within an operand: where it would leave it, another operand's element is taken."""
+        return any(i.op == "clamp" or (i.op != "axis" and self.packed(i.arguments)) for i in indices)
+
     def demand(self, value: FlatValue) -> None:
+        """Keep a value of a step. One that a launch without loops computes is computed where it is read: its elements
+        may belong to rows of other programs."""
+        if self.block_of.get(value) is None:
+            return
         self.demanded.add(value)
         self.found = True
 
@@ -541,7 +563,9 @@ class _Scheduler:
             for value in needs:
                 if value in maker and maker[value] is not node:
                     other = maker[value]
-                    together = isinstance(node, Root) and other.axes == node.axes and self.own_use(node, value)
+                    together = (
+                        isinstance(node, Root) and wide(other.axes) == wide(node.axes) and self.own_use(node, value)
+                    )
                     found = max(found, level_of(other) + (0 if together else 1))
                 elif value in loop_of and loop_of[value] is not node:
                     found = max(found, level_of(loop_of[value]) + 1)
@@ -555,10 +579,11 @@ class _Scheduler:
             stages: dict[tuple[Axis, ...], Stage] = {}
             for root in roots:
                 if level[root] == depth:
-                    if root.axes not in stages:
-                        stages[root.axes] = Stage(root.axes, [])
-                        items.append(stages[root.axes])
-                    stages[root.axes].roots.append(root)
+                    axes = wide(root.axes)
+                    if axes not in stages:
+                        stages[axes] = Stage(axes, [])
+                        items.append(stages[axes])
+                    stages[axes].roots.append(root)
             for stage in stages.values():
                 stage.roots = self.ordered(stage.roots, maker)
             for other in inner:
@@ -619,9 +644,14 @@ class _Scheduler:
         items = self.schedule(scan, inner, storage, own)
         stages: dict[tuple[Axis, ...], Stage] = {}
         for root in self.initial[scan]:
-            stages.setdefault(root.axes, Stage(root.axes, [])).roots.append(root)
+            stages.setdefault(wide(root.axes), Stage(wide(root.axes), [])).roots.append(root)
         registers = [c for c in scan.carries if storage[c].kind == "register"]
         return Loop(scan, items, list(stages.values()), registers)
+
+
+def wide(axes: Iterable[Axis]) -> tuple[Axis, ...]:
+    """The axes of more than one element: the others keep no stages apart."""
+    return tuple(a for a in axes if a.extent != 1)
 
 
 def _row_name(extent: Dimension, place: int) -> str:

@@ -17,7 +17,7 @@ from .barriers import needs_grid, place_barriers
 from .carries import with_rounded_carries
 from .emit import Numerics, emit
 from .estimate import LATENCY, Estimate, estimate
-from .flat import FlatScan, FlatValue, Unsupported
+from .flat import FlatEquation, FlatScan, FlatValue, Unsupported
 from .kernel import Kernel
 from .loop_tree import Tree
 from .partition import Partition
@@ -120,7 +120,7 @@ def _scan(parts: Partition, group: Group, request: Request) -> tuple[Proposal, s
             best: Proposal | None = None
             for proposal in _side_by_side(parts, group, request, name):
                 lacks = proposal.estimate.lacks(chip)
-                if lacks and not request.force:
+                if lacks and (request.strict or not request.force):
                     refused.setdefault(name, lacks)
                 elif best is None or proposal.estimate.step < best.estimate.step:
                     best = proposal
@@ -184,7 +184,7 @@ def _resident(parts: Partition, group: Group, request: Request) -> Iterator[Prop
         extent = axes.extents[free]
         for block in (1, 32):
             if block < extent:
-                spread = {"own": {free: block}, "grid": free, "programs": -(-extent // block)}
+                spread = {"own": {free: block}, "grid": frozenset((free,)), "programs": -(-extent // block)}
                 yield _sized(parts, group, axes, Placement("resident", rows=rows, resident=True, **spread), request)
 
 
@@ -211,25 +211,54 @@ def _cooperative(parts: Partition, group: Group, request: Request) -> Iterator[P
     exact = request.numerics.precision == "ieee" and not _halves(group)
     # Blocks of operands that are read again in every step: what a warp's registers hold beside the sums.
     wide = 64 if _halves(group) else 32
+    ints = {c: n for c, n in axes.extents.items() if isinstance(n, int)}
     for block in sorted({request.block or 16, min(request.block or 16, max(1, power_of_two(extent) // 4))}):
         programs = -(-extent // block)
         if programs > request.chip.multiprocessors:
             continue
-        reduced = {c: 32 for c, n in axes.extents.items() if isinstance(n, int)} if exact else {}
+        own = {spread: block}
+        for other in _companions(group, axes, spread):
+            own[other] = power_of_two(-(-axes.extents[other] // programs))
         for resident in (False,) if exact else (True, False):
-            limit = {c: 128 if resident else wide for c, n in axes.extents.items() if isinstance(n, int)}
             placement = Placement(
                 "cooperative",
                 rows=_rows(request),
-                own={spread: block},
-                reduced=reduced or limit,
+                own=own,
+                reduced=dict.fromkeys(ints, 32 if exact else 128 if resident else wide),
                 resident=resident,
                 unrolled=resident,
-                grid=spread,
+                grid=frozenset(own),
                 programs=programs,
                 exchanged=True,
             )
             yield _sized(parts, group, axes, placement, request)
+
+
+def _companions(group: Group, axes: Axes, spread: int) -> list[int]:
+    """The other classes of what a step contracts to that can be spread too: no value has two of them."""
+    values = [v for scan in group.scans for v in _made(scan)]
+    classes = [{axes.of(v, d) for d in range(len(v.dims))} for v in values]
+    chosen = [spread]
+    for value in values:
+        if not (isinstance(value.maker, FlatEquation) and value.maker.equation.op == "contract"):
+            continue
+        for d in range(len(value.lead), len(value.dims)):
+            number = axes.of(value, d)
+            if number is None or number in chosen or not isinstance(value.dims[d], int) or value.dims[d] < 2:
+                continue
+            if not any(number in found and not found.isdisjoint(chosen) for found in classes):
+                chosen.append(number)
+    return chosen[1:]
+
+
+def _made(scan: FlatScan) -> Iterator[FlatValue]:
+    """The values of a step."""
+    yield from scan.carries
+    for item in scan.items:
+        if isinstance(item, FlatScan):
+            yield from _made(item)
+        else:
+            yield item.output
 
 
 PROPOSALS: Mapping[str, Callable] = {"resident": _resident, "streamed": _streamed, "cooperative": _cooperative}
@@ -279,7 +308,7 @@ def _sized(parts: Partition, group: Group, axes: Axes, placement: Placement, req
         if needs_grid(tree) and not placement.exchanged:
             raise Unsupported("programs that were to be independent need one another")
         made = estimate(tree, placement, request)
-        if made.largest <= LARGEST_TILE:
+        if made.largest <= LARGEST_TILE and made.registers(8) <= request.chip.registers_per_thread:
             break
         smaller = _halved(placement, made)
         if smaller is None:

@@ -15,31 +15,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..compiler.builder import Builder
-from ..compiler.ir import Graph, Lambda, Value
-from ..compiler.sizes import Constant, Named, Size
+from ..compiler.ir import Graph, Lambda
+from ..compiler.sizes import Named, Size
 from ..kernels.emit import ORDER_OF, Numerics
-from ..kernels.flat import FlatOpaque, FlatProgram, FlatValue, Level, Unsupported, flatten
+from ..kernels.flat import FlatOpaque, FlatProgram, FlatValue, Unsupported, flatten
 from ..kernels.kernel import Kernel
 from ..kernels.partition import EvaluatorStep, KernelStep, partition
 from ..kernels.strategy import Choice, Request, plan_kernel
 from ..kernels.targets import TARGETS, Target, target
-from . import compat, eager
+from . import compat, eager, stepwise
 from .call_precision import tf32_chosen
 from .dtypes import DTYPES
 from .eager_sizes import Environment, Extent
+from .flat_bodies import alone
 from .launch import launch
+from .stepwise import PlannedLoop
 
 __all__ = ["Fused", "PlannedKernel", "current_request", "of", "plan", "requested", "run"]
 
 
 @dataclass(frozen=True)
 class PlannedKernel:
-    """A kernel in a program, and the values that lie in its buffers."""
+    """A kernel in a program.
+
+    Attributes:
+        kernel: the kernel.
+        buffers: the values that lie in its buffers.
+        choice: its placement, and why.
+        trips: of a kernel in a loop of the host, how often it runs.
+    """
 
     kernel: Kernel
     buffers: Mapping[str, FlatValue]
     choice: Choice
+    trips: Size | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,14 @@ class PlannedEvaluation:
     operands: tuple[FlatValue, ...]
     outputs: tuple[FlatValue, ...]
     reason: str
+
+
+def _kernels(step: PlannedKernel | PlannedEvaluation | PlannedLoop) -> tuple[PlannedKernel, ...]:
+    if isinstance(step, PlannedKernel):
+        return (step,)
+    if isinstance(step, PlannedLoop):
+        return tuple(replace(k, trips=step.size) for k in step.step.kernels)
+    return ()
 
 
 class Fused:
@@ -71,19 +88,28 @@ class Fused:
         self.ragged = ragged
         parts = partition(program, request.vendor)
         self.aliases = parts.aliases
-        self.steps: list[PlannedKernel | PlannedEvaluation] = []
+        self.steps: list[PlannedKernel | PlannedEvaluation | PlannedLoop] = []
         for step in parts.steps:
             if isinstance(step, KernelStep):
                 kernel, buffers, choice = plan_kernel(parts, step.group, request, ragged)
                 self.steps.append(PlannedKernel(kernel, buffers, choice))
             else:
-                self.steps.append(_evaluation(step))
-        self.kernels = tuple(s for s in self.steps if isinstance(s, PlannedKernel))
+                self.steps.append(self._between(step, request))
+        self.kernels = tuple(k for s in self.steps for k in _kernels(s))
         self.tables = {a.size for k in self.kernels for a in k.kernel.arguments if a.kind == "lengths"}
         self._released = self._releases()
         self._tables: dict[torch.device, dict[FlatValue, Tensor]] = {}
 
-    def _reads(self, step: PlannedKernel | PlannedEvaluation) -> set[FlatValue]:
+    def _between(self, step: EvaluatorStep, request: Request) -> PlannedEvaluation | PlannedLoop:
+        """What runs between kernels: a loop whose step has kernels, if it is one, or an evaluation."""
+        item = step.item
+        if isinstance(item, FlatOpaque) and item.equation.op == "scan" and not item.equation.attributes.get("stop"):
+            loop = stepwise.plan_loop(item, self.program, lambda graph: plan(graph, request, self.ragged))
+            if loop is not None:
+                return loop
+        return PlannedEvaluation(*alone(item), step.reason)
+
+    def _reads(self, step: PlannedKernel | PlannedEvaluation | PlannedLoop) -> set[FlatValue]:
         values = set(step.buffers.values()) if isinstance(step, PlannedKernel) else {*step.operands, *step.outputs}
         return {self.aliases[v].buffer if v in self.aliases else v for v in values}
 
@@ -119,7 +145,10 @@ class Fused:
                 launch(step.kernel, buffers, extents, lengths)
             else:
                 operands = [self._read(v, values) for v in step.operands]
-                results, _ = eager.prepare(step.body, 0).evaluate(context, operands)
+                if isinstance(step, PlannedLoop):
+                    results = step.run(operands, lengths, sizes, extents)
+                else:
+                    results, _ = eager.prepare(step.body, 0).evaluate(context, operands)
                 for value, result in zip(step.outputs, results, strict=True):
                     shape = self._shape(value, extents)
                     result = result.expand(shape) if tuple(result.shape) != shape else result
@@ -277,52 +306,3 @@ def plan(graph: Graph, request: Request, ragged: frozenset[str]) -> Fused | str:
         return Fused(flatten(graph), request, ragged)
     except Unsupported as refusal:
         return str(refusal)
-
-
-# --- evaluations ------------------------------------------------------------------------------------------------------
-
-
-def _size(level: Level) -> Size:
-    return Constant(level.size) if isinstance(level.size, int) else level.size
-
-
-def _evaluation(step: EvaluatorStep) -> PlannedEvaluation:
-    """An equation under its maps, as a body of its own."""
-    item = step.item
-    if isinstance(item, FlatOpaque):
-        equation, levels, outputs = item.equation, item.levels, item.outputs
-    else:
-        equation, levels, outputs = item.equation, item.output.lead, (item.output,)
-    b = Builder()
-    b.source = equation.source
-    operands: dict[tuple[FlatValue, tuple[Level, ...]], Value] = {}
-    references: list[tuple[Value, tuple[Level, ...]]] = []
-    for value, reference in zip(equation.inputs, item.operands, strict=True):
-        key = (reference.value, reference.lead)
-        if key not in operands:
-            operands[key] = b.parameter(value.type.listed(*map(_size, reference.lead)), reference.value.name)
-        references.append((operands[key], reference.lead))
-    results = _nested(b, equation, levels, references)
-    body, _ = b.close(results)
-    return PlannedEvaluation(body, tuple(v for v, _ in operands), tuple(outputs), step.reason)
-
-
-def _nested(
-    b: Builder, equation: Any, levels: Sequence[Level], references: Sequence[tuple[Value, tuple[Level, ...]]]
-) -> tuple[Value, ...]:
-    if not levels:
-        return b.emit(equation.op, [v for v, _ in references], equation.attributes, equation.bodies)
-    level = levels[0]
-    lists = [v for v, lead in references if lead and lead[0] is level]
-
-    def body(inner: Builder, *elements: Value) -> Sequence[Value]:
-        inner.source = b.source
-        rest = iter(elements)
-        return _nested(
-            inner,
-            equation,
-            levels[1:],
-            [(next(rest), lead[1:]) if lead and lead[0] is level else (v, lead) for v, lead in references],
-        )
-
-    return b.map(_size(level), lists, body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...compiler.errors import VerificationError
 from ...compiler.sizes import Constant, Named, Quotient, Size
 from ..expressions import Axis, Dimension, Expression, dimension
 from ..kernel import Tiles
@@ -20,6 +21,7 @@ class AxisWriter(Writer):
         self.axis_mask: dict[Axis, Tile | None] = {}
         self.axis_scope: dict[Axis, int] = {}
         self.starts: dict[Axis, str | None] = {}
+        self.scope_known: dict[tuple[Expression, int, int], int] = {}
         self.row_mask: Tile | None = None
         self.sorted_by = self.ragged_steps()
 
@@ -79,6 +81,7 @@ class AxisWriter(Writer):
     def unbind(self, axis: Axis) -> None:
         """Forget an axis whose loop has ended."""
         del self.axis_tile[axis], self.axis_mask[axis], self.axis_scope[axis]
+        self.scope_known.clear()
 
     def open_blocks(self, axis: Axis) -> tuple[str, Scope]:
         """Open a loop over the blocks of an axis; its head and its body."""
@@ -108,6 +111,7 @@ class AxisWriter(Writer):
         """Bind an axis in the innermost scope: a whole tile, or the block that begins at `start`."""
         block = self.placement.block(axis)
         self.axis_scope[axis] = len(self.scopes) - 1
+        self.scope_known.clear()
         self.starts[axis] = start
         wide = not isinstance(axis.extent, int)
         if block == 1 and start is not None:
@@ -136,6 +140,8 @@ class AxisWriter(Writer):
         """Bind an axis that needs no loop of blocks, in the outermost scope."""
         if self.bound(axis):
             return
+        if not self.placement.once(axis):
+            raise VerificationError(f"{axis!r} of kernel {self.name} is read outside of the loop over its blocks")
         stack, self.scopes = self.scopes, self.scopes[:1]
         start = None
         if axis.role == "own" and self.placement.spread(axis):

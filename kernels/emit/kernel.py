@@ -190,6 +190,7 @@ class KernelWriter(ReductionWriter):
         if length is not None:
             alive = self.assign("alive", combine("<", t, length))
             alive = alive if around is None else self.assign("alive", combine("&", around, alive))
+        self.scope_known.clear()
         for carry in loop.registers:
             self.held[carry] = (self.held[carry][0], self.base)
         self.hand_on(self.run_items(loop.items, alive), alive)
@@ -239,9 +240,10 @@ class KernelWriter(ReductionWriter):
         following: dict[FlatValue, str] = {}
         outer, base = self.scopes, self.base
         self.scopes = [*outer, Scope(outer[-1].lines, outer[-1].indent)]
-        self.base, self.stage = len(self.scopes) - 1, stage
-        self.made_here = {r.value for r in stage.roots if r.value is not None and r.value in self.tree.storage}
+        self.base = len(self.scopes) - 1
+        self.made_here = {r.value for r in stage.roots if r.value in self.tree.own}
         self.computed = {}
+        self.scope_known.clear()
         self.count_uses(stage)
         axes = [a for a in stage.axes if a.extent != 1]
         looped = [a for a in axes if not self.placement.once(a)]
@@ -256,7 +258,7 @@ class KernelWriter(ReductionWriter):
         for axis in looped:
             self.unbind(axis)
         self.close_blocks(opened)
-        self.scopes, self.base, self.stage = outer, base, None
+        self.scopes, self.base = outer, base
         return following
 
     def count_uses(self, stage: Stage) -> None:
@@ -358,16 +360,19 @@ class KernelWriter(ReductionWriter):
             before = self.assign(
                 f"{value.name}_before", self.load_text(old_pointer, old, self.mask_of(axes), value.dtype)
             )
+            self.read.append((BYTES[value.dtype], *self.times(axes)))
             used = union((alive, tile, before))
             tile = Tile(f"tl.where({alive.at(used)}, {tile.at(used)}, {before.at(used)})", used)
+        stored = (BYTES[value.dtype], *self.times(axes))
         if self.placement.programs > 1 and not any(a.role == "own" and self.placement.spread(a) for a in axes):
+            stored = stored[:-1]
             # What all programs compute alike is stored by one. The mask is made a tile: a scalar does not combine with
             # one.
             first = dims[:1]
             zeros = f"tl.full({shape(first)}, 0, tl.int32) + " if first else ""
             single = Tile(f"({zeros}tl.program_id(1)) == 0", first)
             mask = single if mask is None else combine("&", mask, single)
-        self.stores.append((BYTES[value.dtype], *self.times(axes)))
+        self.stores.append(stored)
         where = (
             f"{pointer} + {broadcast(offset, dims).text}"
             if offset.dims or not dims

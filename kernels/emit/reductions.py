@@ -44,9 +44,10 @@ class ReductionWriter(TermWriter):
         members = self.bundle(term)
         for member in members:
             for inner in member.reductions:
-                if inner is not member and inner.axes.isdisjoint(axes):
+                if inner is not member and all(self.bound(a) or self.placement.once(a) for a in inner.axes):
                     self.evaluate(inner)
-        if self.placement.unrolled and all(isinstance(a.extent, int) for a in looped):
+        # What is resident is named block by block; other reductions loop.
+        if self.placement.unrolled and term.extra[2] and all(isinstance(a.extent, int) for a in looped):
             return self.reduce_unrolled(term, members, axes, looped)
         return self.reduce_in_loop(term, members, axes, looped)
 
@@ -59,6 +60,8 @@ class ReductionWriter(TermWriter):
         scope = self.scope_of(term)
         for other in self.reductions:
             if other is term or other.extra[1] != term.extra[1] or self.find(other) is not None:
+                continue
+            if self.placement.unrolled and other.extra[2] != term.extra[2]:
                 continue
             if not all(self.bound(a) for a in other.axes) or self.scope_of(other) != scope:
                 continue

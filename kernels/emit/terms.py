@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from ..barriers import own_tile, written_values
 from ..expressions import Expression
 from ..flat import FlatScan, FlatValue
-from ..loop_tree import Stage
 from ..operations import BYTES, HALVES, TYPES, apply, cast, number, widened
 from ..tiles import Tile, TileDim, combine
 from .axes import AxisWriter
 
 FREE = frozenset(("cast", "from_index", "as_index", "length", "clamp"))
 """Terms that are no arithmetic."""
+LONG = 64
+"""The longest vector that is kept in registers through a loop."""
 WIDTH = 96
 """The longest expression that is written within another one."""
 
@@ -38,33 +39,37 @@ class TermWriter(AxisWriter):
         self.written = written_values(self.tree)
         self.halves: dict[FlatScan, tuple[str, str]] = {}
         self.base = 0
-        self.stage: Stage | None = None
 
     def scope_of(self, term: Expression) -> int:
         """The outermost scope where everything that a term reads is known."""
-        out = max((self.axis_scope[a] for a in term.axes), default=0)
-        for value in term.loads:
-            out = max(out, self.load_scope(value))
-        if term.op == "load" and self.pinned(term):
-            out = max(out, self.base)
-        return out
+        key = (term, self.base, len(self.axis_scope))
+        found = self.scope_known.get(key)
+        if found is None:
+            found = max((self.axis_scope[a] for a in term.axes if self.bound(a)), default=0)
+            if term.op == "load":
+                found = max(found, self.load_scope(term.extra), self.base if self.pinned(term) else 0)
+            for argument in term.arguments:
+                found = max(found, self.scope_of(argument))
+            self.scope_known[key] = found
+        return found
 
     def load_scope(self, value: FlatValue) -> int:
         storage = self.tree.storage[value]
         if storage.kind == "register":
             return self.held[value][1] if value in self.held else self.base
-        if storage.buffer in self.written:
-            return self.base
-        return 0
+        return self.base if storage.buffer in self.written else 0
 
     def pinned(self, term: Expression) -> bool:
-        """Whether a load stays in the innermost loop although it does not change there: a weight that is not
-        resident.
+        """Whether a load stays in the innermost loop although it does not change there: registers would be full of it.
+
+        That is a weight which is not resident, and a long vector; what a matrix product takes lies in shared memory.
         """
-        if self.placement.resident:
+        if any(a.role == "row" for a in term.axes):
             return False
-        axes = [a for a in term.axes if self.axis_tile[a].dims]
-        return len(axes) > 1 and not any(a.role == "row" for a in axes)
+        blocks = [self.placement.block(a) for a in term.axes if a.role != "step" and self.placement.block(a) > 1]
+        if len(blocks) > 1:
+            return not self.placement.resident
+        return sum(blocks) > LONG
 
     def find(self, term: Expression) -> Tile | None:
         for scope in reversed(self.scopes):
@@ -144,7 +149,7 @@ class TermWriter(AxisWriter):
     def load(self, term: Expression) -> Tile:
         value = term.extra
         storage = self.tree.storage[value]
-        if self.stage is not None and value in self.made_here and own_tile(self.stage, value, term):
+        if value in self.made_here and own_tile(self.tree.own[value], term):
             made = self.computed.get(value)
             if made is not None:
                 return made
