@@ -4,13 +4,13 @@ The tree is run in thought for a few steps, keeping what was read and written si
 write, a write after a read or a write after a write of one location by another stage puts a barrier before the stage
 that comes second: among the threads of a program where both touch only elements that this program owns, among the
 programs of the grid otherwise. What a step writes lies in another half of its scratch than what the step before wrote,
-so the locations are (value, half).
+so the locations are (value, half); and where an index is that of a loop, its steps have locations of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .expressions import Axis, Expression
 from .flat import FlatScan, FlatValue
@@ -23,12 +23,21 @@ STEPS = (1, 2, 3)
 
 @dataclass(frozen=True)
 class Access:
-    """One access of a stage: the storage, whether it writes, whether only elements of its own program are touched."""
+    """One access of a stage.
+
+    Attributes:
+        value, storage: what is accessed.
+        write: whether it is written.
+        own: whether only elements of its own program are touched.
+        steps: per index, the loop whose step it is, None where it is another index.
+        following: whether it is the next value of a carry.
+    """
 
     value: FlatValue
     storage: Storage
     write: bool
     own: bool
+    steps: tuple[Axis | None, ...]
     following: bool = False
 
 
@@ -46,6 +55,9 @@ def accesses(tree: Tree, placement: Placement, stage: Stage) -> list[Access]:
     out: dict[Access, None] = {}
     shared = written_values(tree) & loaded_values(tree)
     made: set[FlatValue] = set()
+
+    def steps(indices: tuple[Expression, ...]) -> tuple[Axis | None, ...]:
+        return tuple(i.axis if i.axis is not None and i.axis.role == "step" else None for i in indices)
 
     def own(term_indices: tuple[Expression, ...]) -> bool:
         if not placement.grid:
@@ -67,14 +79,15 @@ def accesses(tree: Tree, placement: Placement, stage: Stage) -> list[Access]:
                     continue
                 if term.extra in made and own_tile(tree.own[term.extra], term):
                     continue
-                out[Access(term.extra, storage, False, own(term.arguments))] = None
+                out[Access(term.extra, storage, False, own(term.arguments), steps(term.arguments))] = None
         if root.value in tree.own:
             made.add(root.value)
         for store in root.stores:
             storage = tree.storage.get(store.value)
             if storage is None or store.result or storage.buffer not in shared:
                 continue
-            out[Access(store.value, storage, True, own(store.indices), store.following)] = None
+            access = Access(store.value, storage, True, own(store.indices), steps(store.indices), store.following)
+            out[access] = None
     return list(out)
 
 
@@ -96,14 +109,29 @@ def loaded_values(tree: Tree) -> set[FlatValue]:
     return {tree.storage[v].buffer for v in values if tree.storage[v].buffer is not None}
 
 
+@dataclass(frozen=True)
+class _Pending:
+    """An access since the last grid barrier: whether it wrote, only its program's own elements, at which steps of its
+    loops, and whether a program barrier came after it."""
+
+    write: bool
+    own: bool
+    at: tuple[int | None, ...]
+    settled: bool = False
+
+    def meets(self, at: tuple[int | None, ...]) -> bool:
+        """Whether an access at these steps may touch the same element."""
+        return len(at) != len(self.at) or all(i is None or j is None or i == j for i, j in zip(at, self.at))
+
+
 class _Run:
     """One run in thought; stops at the first stage that needs a barrier which is not there."""
 
     def __init__(self, tree: Tree, placement: Placement, before: dict[Stage, str], steps: int):
         self.tree, self.placement, self.before, self.steps = tree, placement, before, steps
-        # Per location, the accesses since the last grid barrier: (writes, own, whether a program barrier came after).
-        self.pending: dict[tuple, list[tuple[bool, bool, bool]]] = {}
+        self.pending: dict[tuple, list[_Pending]] = {}
         self.position: dict[FlatScan, int] = {}
+        self.index: dict[Axis, int] = {}
         self.known = {stage: accesses(tree, placement, stage) for stage, _ in tree.stages()}
 
     def location(self, access: Access) -> tuple:
@@ -119,6 +147,10 @@ class _Run:
             half += 1
         return (storage.buffer, half % 2)
 
+    def at(self, access: Access) -> tuple[int | None, ...]:
+        """The steps of an access's loops."""
+        return tuple(None if axis is None else self.index.get(axis) for axis in access.steps)
+
     def events(self, items: list) -> Iterator[Stage]:
         for item in items:
             if isinstance(item, Stage):
@@ -128,6 +160,7 @@ class _Run:
                 yield from item.initial
                 for step in range(self.steps):
                     self.position[item.scan] = step
+                    self.index[item.axis] = self.steps - 1 - step if item.reverse else step
                     yield from self.events(item.items)
                 self.position[item.scan] = self.steps
 
@@ -140,23 +173,24 @@ class _Run:
             elif kind == "program":
                 # Orders a program's accesses among themselves; those of other programs stay pending.
                 self.pending = {
-                    place: [(write, own, True) for write, own, _ in found] for place, found in self.pending.items()
+                    place: [replace(x, settled=True) for x in found] for place, found in self.pending.items()
                 }
             needed = self.needed(stage)
             if needed is not None:
                 return stage, needed
             for access in self.known[stage]:
-                self.pending.setdefault(self.location(access), []).append((access.write, access.own, False))
+                made = _Pending(access.write, access.own, self.at(access))
+                self.pending.setdefault(self.location(access), []).append(made)
         return None
 
     def needed(self, stage: Stage) -> str | None:
         kind = None
         for access in self.known[stage]:
-            for write, own, settled in self.pending.get(self.location(access), ()):
-                if write or access.write:
-                    if not (own and access.own):
+            for other in self.pending.get(self.location(access), ()):
+                if (other.write or access.write) and other.meets(self.at(access)):
+                    if not (other.own and access.own):
                         return "grid"
-                    if not settled:
+                    if not other.settled:
                         kind = "program"
         return kind
 

@@ -386,18 +386,36 @@ def uniform(seed, lane):
 
 
 @triton.jit
-def grid_barrier(counter, arrivals):
-    """Wait until every program of the grid has come here; what each wrote before, all can read after.
+def arrive(counter):
+    """Count that a program has come to a barrier of the grid. What it wrote before, all can read once they have waited
+    for its arrival; what it writes from here on, such as results that no other program reads, nobody waits for.
 
     Arguments:
-        counter: a pointer to an i32 that was 0 when the kernel started and only counts up. All programs of the grid
-            must run at once (a cooperative launch), or those that run wait for ever.
-        arrivals: how many arrivals there are when all have come: the number of programs, times one more than the
-            barriers that a program has passed before.
+        counter: a pointer to an i32 that was 0 when the kernel started and only counts up.
     """
-    # The program's own threads meet first and last: one of them counts, and its release and acquire stand for all.
+    # The program's own threads meet first: one of them counts, and its release stands for all.
     tl.debug_barrier()
     tl.atomic_add(counter, 1, sem="release", scope="gpu")
+
+
+@triton.jit
+def await_arrivals(counter, arrivals):
+    """Wait until as many programs have come to a barrier of the grid; what each wrote before it came, all can read.
+
+    Arguments:
+        counter: as of `arrive`. All programs of the grid must run at once (a cooperative launch), or those that run
+            wait for ever.
+        arrivals: how many arrivals there are when all have come: the number of programs, times the number of barriers
+            that a program has come to.
+    """
+    # The program's own threads meet last: the acquire of one of them stands for all.
     while tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < arrivals:
         pass
     tl.debug_barrier()
+
+
+@triton.jit
+def grid_barrier(counter, arrivals):
+    """Come to a barrier of the grid and wait for the other programs: `arrive`, then `await_arrivals`."""
+    arrive(counter)
+    await_arrivals(counter, arrivals)

@@ -72,12 +72,20 @@ class Reference:
 
 @dataclass(eq=False)
 class FlatEquation:
-    """One equation: ``output[levels…, own…]`` as `elements` says."""
+    """One equation: ``output[levels…, own…]`` as `elements` says.
+
+    Attributes:
+        equation: as it stands in the program.
+        operands, output: what it takes and makes.
+        reduced: the extents of the axes that it reduces over.
+        loops: the sequential loops that it varies with besides its operands: a length may.
+    """
 
     equation: Any
     operands: tuple[Reference, ...]
     output: FlatValue
     reduced: tuple[Dimension, ...] = ()
+    loops: tuple[Level, ...] = ()
 
 
 @dataclass(eq=False)
@@ -130,6 +138,9 @@ class FlatOpaque:
 
 
 Item = FlatEquation | FlatScan | FlatOpaque
+
+ARRANGED = frozenset("cast slice transpose reshape flip stop_gradient tap stack unstack".split())
+"""Operations that give the elements of one operand, rounded or in another order."""
 
 
 @dataclass
@@ -274,11 +285,10 @@ class _Flattening:
     ) -> None:
         size = equation.attributes["size"]
         over = {n for name in size.names() for n in self.over.get(name, ())}
-        lead = tuple(level for level in levels if level.axis is None and str(level.size) in over)
-        if len(lead) != len(over):
-            raise Unsupported("a length varies with a list that a loop runs over")
+        around = [level for level in levels if str(level.size) in over]
+        lead = tuple(level for level in around if level.axis is None)
         flat = self.value(equation.output, lead)
-        flat.maker = FlatEquation(equation, (), flat)
+        flat.maker = FlatEquation(equation, (), flat, loops=tuple(level for level in around if level.axis is not None))
         items.append(flat.maker)
         table[equation.output] = Reference(flat, lead)
 
@@ -361,7 +371,9 @@ class _Flattening:
             if i < captured:
                 inner[parameter] = reference
             elif i < first:
-                carried.append(self.value(parameter, lead, role="carry"))
+                # A carry is called what the step calls its next value.
+                named = Value(parameter.type, body.results[i - captured].name or parameter.name)
+                carried.append(self.value(named, lead, role="carry"))
                 inner[parameter] = Reference(carried[-1], lead)
             else:
                 inner[parameter] = Reference(reference.value, (*reference.lead, level))
@@ -386,3 +398,10 @@ def spatial(references: Iterable[Reference]) -> tuple[Level, ...]:
     """The levels of maps that references vary with, outermost first."""
     found = {level for reference in references for level in reference.lead if level.axis is None}
     return tuple(sorted(found, key=lambda level: level.depth))
+
+
+def origin(value: FlatValue) -> FlatValue:
+    """What a value is a part, a rounding or another arrangement of: of a slice of a weight, the weight."""
+    while isinstance(value.maker, FlatEquation) and value.maker.equation.op in ARRANGED:
+        value = value.maker.operands[0].value
+    return value

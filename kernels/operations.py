@@ -24,7 +24,7 @@ DEVICE = {
 }  # fmt: skip
 """Helpers of `device`, by operation."""
 
-HELPERS = ("reduce_max", "reduce_min", "reduce_prod", "argmax", "grid_barrier")
+HELPERS = ("reduce_max", "reduce_min", "reduce_prod", "argmax", "arrive", "await_arrivals", "grid_barrier")
 """The other helpers of `device`."""
 
 TYPES = {

@@ -146,51 +146,48 @@ class _Partition:
                 offset += part.dims[dim]
 
     def steps(self) -> list[Step]:
-        level: dict[FlatValue, int] = {}
+        """The launches and evaluations, in order: scans that nothing orders in one launch, and what else lies at one
+        level and over the same rows."""
         wanted = self.wanted()
-        kernels: dict[tuple, list[FlatValue]] = {}
-        out: list[Step] = []
+        nodes: list[_Node] = []
         packs = {a.buffer for a in self.aliases.values()}
-
-        def leaves(value: FlatValue, seen: set[FlatValue]) -> int:
-            """The level after which a value that is not in memory can be computed."""
-            if value in level:
-                return level[value] + 1
-            if value in seen or not isinstance(value.maker, FlatEquation):
-                return 0
-            seen.add(value)
-            return max((leaves(r.value, seen) for r in value.maker.operands), default=0)
-
         for item in self.program.items:
             reason = self.evaluated(item)
             if isinstance(item, FlatScan):
-                found = max((leaves(r.value, set()) for r in _operands(item)), default=0)
                 values = [v for v in (*item.last, *item.outputs) if v in wanted]
                 if values:
                     rows = tuple(x.size for x in item.levels)
                     group = Group(rows, (), (item,), frozenset(self.materialised), frozenset(values))
-                    out.append(KernelStep(group, found))
-                level.update(dict.fromkeys((*item.last, *item.outputs), found))
-                for part in item.outputs:
-                    if part in self.aliases:
-                        pack = self.aliases[part].buffer
-                        level[pack] = max(level.get(pack, 0), found)
+                    nodes.append(_Node(KernelStep(group), (*item.last, *item.outputs)))
             elif reason is not None:
-                found = max((leaves(r.value, set()) for r in item.operands), default=0)
-                out.append(EvaluatorStep(item, reason, found))
-                level.update(dict.fromkeys(_outputs(item), found))
+                nodes.append(_Node(EvaluatorStep(item, reason), tuple(_outputs(item))))
             elif item.output in self.materialised and item.output not in packs and 0 not in item.output.dims:
-                found = max((leaves(r.value, set()) for r in item.operands), default=0)
-                level[item.output] = found
-                kernels.setdefault((found, _rows(item.output)), []).append(item.output)
-        out = _together(out)
-        for (found, rows), values in kernels.items():
-            out.append(
-                KernelStep(
-                    Group(rows, tuple(values), (), frozenset(self.materialised) - set(values), frozenset()), found
-                )
-            )
-        return sorted(out, key=lambda step: step.level)
+                nodes.append(_Node(None, (item.output,)))
+        makers: dict[FlatValue, list[_Node]] = {}
+        for node in nodes:
+            for value in node.makes:
+                makers.setdefault(value, []).append(node)
+                if value in self.aliases:
+                    # A pack is there when all of its parts are.
+                    makers.setdefault(self.aliases[value].buffer, []).append(node)
+        for node in nodes:
+            node.needs = {m: None for v in self.reads(node.item) for m in makers.get(v, ()) if m is not node}
+        return _in_levels(_together(nodes), frozenset(self.materialised))
+
+    def reads(self, item: Item) -> dict[FlatValue, None]:
+        """What an item reads of what lies in memory, or is made by a scan."""
+        found: dict[FlatValue, None] = {}
+
+        def need(value: FlatValue) -> None:
+            if value not in found:
+                found[value] = None
+                if value not in self.materialised and isinstance(value.maker, FlatEquation):
+                    for reference in value.maker.operands:
+                        need(reference.value)
+
+        for reference in _operands(item):
+            need(reference.value)
+        return found
 
     def wanted(self) -> set[FlatValue]:
         """The materialised values that something outside of their kernel reads, or that are outputs."""
@@ -214,23 +211,99 @@ class _Partition:
 # --- scans in one launch ----------------------------------------------------------------------------------------------
 
 
-def _together(steps: list[Step]) -> list[Step]:
-    """Independent scans over the same rows in one launch: cheap ones over one size in one loop (banana split), others
-    that are alike, such as two directions, side by side on the grid."""
-    out: list[Step] = []
-    for step in steps:
-        scan = step.group.scans[0] if isinstance(step, KernelStep) and step.group.scans else None
+@dataclass(eq=False)
+class _Node:
+    """A step that is not ordered yet.
+
+    Attributes:
+        step: the launch or evaluation; None of a value that a kernel with others will compute.
+        makes: what it makes.
+        needs: the nodes that come before it.
+    """
+
+    step: Step | None
+    makes: tuple[FlatValue, ...]
+    needs: dict[_Node, None] = field(default_factory=dict)
+
+    @property
+    def item(self) -> Item:
+        """What it is made of, before it is joined with others."""
+        if isinstance(self.step, EvaluatorStep):
+            return self.step.item
+        return self.step.group.scans[0] if self.step is not None else self.makes[0].maker
+
+
+def _together(nodes: list[_Node]) -> list[_Node]:
+    """Scans of which none waits for another, over the same rows, in one launch: cheap ones over one size in one loop
+    (banana split), others that are alike, such as two directions, side by side on the grid."""
+    place = {node: 1 << n for n, node in enumerate(nodes)}
+    # Per node, all that comes before it, as bits.
+    before: dict[_Node, int] = {}
+    for node in nodes:
+        before[node] = 0
+        for other in node.needs:
+            before[node] |= before[other] | place[other]
+    out: list[_Node] = []
+    for node in nodes:
         into = None
-        if scan is not None:
-            for place, other in enumerate(out):
-                if isinstance(other, KernelStep) and other.level == step.level and other.group.rows == step.group.rows:
-                    into = _joined(other, step)
-                    if into is not None:
-                        out[place] = into
+        if isinstance(node.step, KernelStep):
+            for other in out:
+                if (
+                    isinstance(other.step, KernelStep)
+                    and other.step.group.rows == node.step.group.rows
+                    and not before[node] & place[other]
+                    and not before[other] & place[node]
+                ):
+                    joined = _joined(other.step, node.step)
+                    if joined is not None:
+                        into = other
                         break
         if into is None:
-            out.append(step)
+            out.append(node)
+            continue
+        into.step = joined
+        into.makes += node.makes
+        into.needs.update(node.needs)
+        both, above = place[into] | place[node], before[into] | before[node]
+        place[into] = place[node] = both
+        before[into] = before[node] = above
+        for other, found in before.items():
+            if found & both:
+                before[other] = found | both | above
+        for other in nodes:
+            if node in other.needs:
+                del other.needs[node]
+                other.needs[into] = None
     return out
+
+
+def _in_levels(nodes: list[_Node], materialised: frozenset[FlatValue]) -> list[Step]:
+    """The steps in an order in which they can run; values of one level over the same rows are one kernel."""
+    level: dict[_Node, int] = {}
+
+    def level_of(node: _Node) -> int:
+        todo = [node]
+        while todo:
+            missing = [n for n in todo[-1].needs if n not in level]
+            todo.extend(missing)
+            if not missing:
+                done = todo.pop()
+                level[done] = max((level[n] + 1 for n in done.needs), default=0)
+        return level[node]
+
+    out: list[Step] = []
+    kernels: dict[tuple, list[FlatValue]] = {}
+    for node in nodes:
+        found = level_of(node)
+        if node.step is None:
+            (value,) = node.makes
+            kernels.setdefault((found, _rows(value)), []).append(value)
+        else:
+            out.append(replace(node.step, level=found))
+    for (found, rows), values in kernels.items():
+        group = Group(rows, tuple(values), (), materialised - set(values), frozenset())
+        out.append(KernelStep(group, found))
+    return sorted(out, key=lambda step: step.level)
 
 
 def _joined(left: KernelStep, right: KernelStep) -> KernelStep | None:
@@ -240,9 +313,9 @@ def _joined(left: KernelStep, right: KernelStep) -> KernelStep | None:
         return None
     wanted = left.group.wanted | right.group.wanted
     if (_cheap(first) or _cheap(second)) and first.level.size == second.level.size and first.reverse == second.reverse:
-        return KernelStep(replace(left.group, scans=(*others, one_loop(first, second)), wanted=wanted), left.level)
+        return KernelStep(replace(left.group, scans=(*others, one_loop(first, second)), wanted=wanted))
     if not others and _form(first) == _form(second):
-        return KernelStep(replace(left.group, scans=(first, second), wanted=wanted), left.level)
+        return KernelStep(replace(left.group, scans=(first, second), wanted=wanted))
     return None
 
 

@@ -151,7 +151,7 @@ class _Scheduler:
             self.row_of.update(zip(scan.levels, self.rows, strict=True))
             self.scope(scan)
         self.kept: dict[FlatValue, None] = {}
-        self.demanded: set[FlatValue] = set()
+        self.demanded: dict[FlatValue, None] = {}
         self.patterns: dict[FlatValue, set[tuple[int, ...]]] = {}
         self.memo: dict[tuple, tuple[Expression, bool]] = {}
         self.found = False
@@ -263,11 +263,12 @@ class _Scheduler:
             inside = "contracted"
         elif use and rounds(value):
             inside = "rounded"
+        around = (*indices[:lead], *map(self.index_of, item.loops))
         if equation.op == "length":
-            return self.arena.make("length", indices[:lead], equation.attributes["size"], "i64")
+            return self.arena.make("length", around, equation.attributes["size"], "i64")
         if equation.op == "segment_lengths":
             length, size = equation.attributes["length"], equation.attributes["size"]
-            whole = self.arena.make("length", indices[:lead], size, "i64")
+            whole = self.arena.make("length", around, size, "i64")
             start = self.arena.make("from_index", [self.arena.times(indices[lead], length)], None, "i64")
             rest = self.arena.make("sub", (whole, start), None, "i64")
             return self.arena.make("minimum", (rest, self.arena.number(length, "i64")), None, "i64")
@@ -330,7 +331,7 @@ class _Scheduler:
         may belong to rows of other programs."""
         if self.block_of.get(value) is None:
             return
-        self.demanded.add(value)
+        self.demanded[value] = None
         self.found = True
 
     def varies(self, term: Expression) -> bool:
@@ -344,10 +345,10 @@ class _Scheduler:
             self.memo, self.patterns = {}, {}
             self.roots: dict[FlatScan | None, list[Root]] = {}
             self.collect()
-            new = self.demanded - set(self.kept)
+            new = [v for v in self.demanded if v not in self.kept]
             if not new:
                 break
-            self.kept.update(dict.fromkeys(sorted(new, key=lambda v: v.name)))
+            self.kept.update(dict.fromkeys(new))
         storage, own = self.storage()
         for root in self.all_roots():
             # What is exchanged through the list that it is emitted in is stored once.

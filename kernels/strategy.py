@@ -1,8 +1,9 @@
 """Which placement a kernel gets on a target: what each strategy would need and take, and the choice.
 
-A strategy proposes a placement for a group. The loop tree of a placement says what a program holds and what a step
-reads, so that `estimate` can tell what the target lacks and how long a step takes. Of the placements that fit the
-fastest is chosen, for a batch that keeps the chip as busy as it gets: one tile of rows for each multiprocessor.
+A strategy proposes placements for a group. The loop tree of a placement says what a program holds and what a step
+reads, so that `estimate` can tell what the target lacks and how long a step takes. Where the programs of a batch are
+more than the chip's multiprocessors they take turns. Of the placements that fit, the one is chosen whose turns together
+take the least time for a batch of as many rows as the request says.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .barriers import needs_grid, place_barriers
 from .carries import with_rounded_carries
 from .emit import Numerics, emit
 from .estimate import LATENCY, Estimate, estimate
-from .flat import FlatEquation, FlatScan, FlatValue, Unsupported
+from .flat import FlatEquation, FlatScan, FlatValue, Unsupported, origin
 from .kernel import Kernel
 from .loop_tree import Tree
 from .partition import Partition
@@ -26,6 +27,22 @@ from .scheduling import Group, build, members
 from .targets import Target, target
 
 STRATEGIES = ("resident", "streamed", "cooperative")
+
+BATCHES = (32, 512)
+"""Up to how many rows a batch is small, and up to how many it is of middle size: each kind has kernels of its own."""
+_TYPICAL = (32, 128, 8192)
+LARGEST_ROWS = 64
+"""The most rows of a tile."""
+
+
+def typical_rows(rows: int) -> int:
+    """The number of rows that kernels for a batch of this many rows are planned for: one of three.
+
+    Example:
+        >>> typical_rows(100)
+        128
+    """
+    return _TYPICAL[sum(rows > most for most in BATCHES)]
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,7 @@ class Request:
         strict: whether a scan that this strategy cannot hold is an error.
         vendor: whether contractions outside of loops go to the vendor's library.
         block: the most elements of an axis, and rows, that are computed at once; None leaves it to the strategy.
+        rows: for how many rows scans are planned, see `typical_rows`.
     """
 
     target: str = "sm_90"
@@ -47,6 +65,7 @@ class Request:
     strict: bool = False
     vendor: bool = True
     block: int | None = None
+    rows: int = _TYPICAL[0]
 
     @property
     def chip(self) -> Target:
@@ -69,6 +88,15 @@ class Proposal:
     placement: Placement
     trees: tuple[Tree, ...]
     estimate: Estimate
+
+    def turns(self, request: Request) -> int:
+        """How often a multiprocessor runs a program for a batch, one after another."""
+        programs = -(-request.rows // self.placement.rows) * self.placement.programs * len(self.trees)
+        return -(-programs // request.chip.multiprocessors)
+
+    def seconds(self, request: Request) -> float:
+        """Seconds of a step of a batch."""
+        return self.turns(request) * self.estimate.step
 
 
 def plan_kernel(
@@ -94,7 +122,9 @@ def header(parts: Partition, kernel: Kernel, buffers: Mapping[str, FlatValue], w
         if argument.name in buffers:
             value = buffers[argument.name]
             dims = ", ".join(map(str, value.dims))
-            lines.append(f"  {argument.name}: {value.name}, {value.dtype}[{dims}]{', written' * argument.written}")
+            source = origin(value)
+            name = value.name if source is value else f"of {source.name}"
+            lines.append(f"  {argument.name}: {name}, {value.dtype}[{dims}]{', written' * argument.written}")
     laws = sorted({note.law for note in parts.program.graph.notes if isinstance(note, Firing)})
     return "\n".join([*lines, *([f"  laws: {'; '.join(laws)}"] if laws else [])])
 
@@ -114,16 +144,20 @@ def _scan(parts: Partition, group: Group, request: Request) -> tuple[Proposal, s
     if request.force and not request.strict:
         wanted += tuple(n for n in ("streamed", "resident") if n != request.force)
     for name in wanted:
-        if found and (request.force or _needless(name, found, chip)):
+        if found and (request.force or _needless(found, request)):
             break
         try:
             best: Proposal | None = None
-            for proposal in _side_by_side(parts, group, request, name):
-                lacks = proposal.estimate.lacks(chip)
-                if lacks and (request.strict or not request.force):
-                    refused.setdefault(name, lacks)
-                elif best is None or proposal.estimate.step < best.estimate.step:
-                    best = proposal
+            for rows in _row_tiles(request):
+                for proposal in _side_by_side(parts, group, request, name, rows):
+                    lacks = proposal.estimate.lacks(chip)
+                    if lacks and (request.strict or not request.force):
+                        refused.setdefault(name, lacks)
+                    elif best is None or proposal.seconds(request) < best.seconds(request):
+                        best = proposal
+                if best is None or best.turns(request) == 1:
+                    # Larger tiles make fewer programs, which these need not be.
+                    break
             if best is not None:
                 found[name] = best
         except Unsupported as refusal:
@@ -135,25 +169,37 @@ def _scan(parts: Partition, group: Group, request: Request) -> tuple[Proposal, s
             + ". Narrow the step, compute its contractions in half precision, or run it with model.eager",
             group.scans[0].equation.source,
         )
-    name = min(found, key=lambda n: found[n].estimate.step)
+    name = min(found, key=lambda n: found[n].seconds(request))
     if request.force:
         return found[
             name
         ], "as asked for" if name == request.force else f"{request.force} not: {refused[request.force]}"
-    others = [f"{n} {_microseconds(p.estimate.step)}" for n, p in found.items() if n != name]
+    others = [f"{n} {_microseconds(p.seconds(request))}" for n, p in found.items() if n != name]
     others += [f"{n} not: {why}" for n, why in refused.items() if n not in found]
-    return found[name], f"a step is estimated at {_microseconds(found[name].estimate.step)}" + (
-        f" ({'; '.join(others)})" if others else ""
-    )
+    taken = _microseconds(found[name].seconds(request))
+    beside = f" ({'; '.join(others)})" if others else ""
+    return found[name], f"a step of {request.rows} rows is estimated at {taken}{beside}"
 
 
-def _side_by_side(parts: Partition, group: Group, request: Request, name: str) -> Iterator[Proposal]:
+def _row_tiles(request: Request) -> Iterator[int]:
+    """The numbers of rows that tiles may have, the smallest first."""
+    # A matrix product of a tensor core has sixteen rows or more.
+    rows = 16
+    if request.block:
+        yield min(rows, power_of_two(request.block))
+        return
+    while rows <= LARGEST_ROWS:
+        yield rows
+        rows *= 2
+
+
+def _side_by_side(parts: Partition, group: Group, request: Request, name: str, rows: int) -> Iterator[Proposal]:
     """The proposals of a strategy for scans that share a grid: all of them under one placement."""
     groups = [replace(group, scans=(scan,)) for scan in group.scans]
     if len(groups) == 1:
-        yield from PROPOSALS[name](parts, group, request)
+        yield from PROPOSALS[name](parts, group, request, rows)
         return
-    for proposals in zip(*(PROPOSALS[name](parts, each, request) for each in groups)):
+    for proposals in zip(*(PROPOSALS[name](parts, each, request, rows) for each in groups)):
         forms = {(p.placement.rows, p.placement.programs, p.placement.resident) for p in proposals}
         if len(forms) == 1:
             slowest = max(proposals, key=lambda p: p.estimate.step)
@@ -163,21 +209,20 @@ def _side_by_side(parts: Partition, group: Group, request: Request, name: str) -
             yield Proposal(placement, tuple(t for p in proposals for t in p.trees), slowest.estimate)
 
 
-def _needless(name: str, found: Mapping[str, Proposal], chip: Target) -> bool:
-    """Whether a strategy cannot be faster than what was found: one program that holds everything on the chip reads no
-    weight again, and several meet at a barrier in every step."""
-    least = min(proposal.estimate.step for proposal in found.values())
-    return "resident" in found and least <= chip.barrier + 2 * LATENCY
+def _needless(found: Mapping[str, Proposal], request: Request) -> bool:
+    """Whether no other strategy can be faster than what was found: one program that holds everything on the chip reads
+    no weight again, and several meet at a barrier in every step."""
+    least = min(proposal.seconds(request) for proposal in found.values())
+    return "resident" in found and least <= request.chip.barrier + 2 * LATENCY
 
 
 def _microseconds(seconds: float) -> str:
     return f"{seconds * 1e6:.2g} µs"
 
 
-def _resident(parts: Partition, group: Group, request: Request) -> Iterator[Proposal]:
+def _resident(parts: Partition, group: Group, request: Request, rows: int) -> Iterator[Proposal]:
     """One program owns its rows for all steps, everything on the chip; an axis that is nowhere cut lies on the grid."""
     axes = analyse(members(group))
-    rows = _rows(request)
     yield _sized(parts, group, axes, Placement("resident", rows=rows, resident=True), request)
     free = _spread(group, axes, axes.free())
     if free is not None and request.block is None:
@@ -188,7 +233,7 @@ def _resident(parts: Partition, group: Group, request: Request) -> Iterator[Prop
                 yield _sized(parts, group, axes, Placement("resident", rows=rows, resident=True, **spread), request)
 
 
-def _streamed(parts: Partition, group: Group, request: Request) -> Iterator[Proposal]:
+def _streamed(parts: Partition, group: Group, request: Request, rows: int) -> Iterator[Proposal]:
     """One program owns its rows, block by block."""
     group = _narrowed(group)
     axes = analyse(members(group))
@@ -196,11 +241,11 @@ def _streamed(parts: Partition, group: Group, request: Request) -> Iterator[Prop
     for block in (request.block,) if request.block else (32,) if exact else (64, 32):
         blocks = {c: block for c, n in axes.extents.items() if isinstance(n, int)}
         reduced = {c: min(block, 32) for c in blocks} if exact else blocks
-        placement = Placement("streamed", rows=_rows(request), own=blocks, reduced=reduced)
+        placement = Placement("streamed", rows=rows, own=blocks, reduced=reduced)
         yield _sized(parts, group, axes, placement, request)
 
 
-def _cooperative(parts: Partition, group: Group, request: Request) -> Iterator[Proposal]:
+def _cooperative(parts: Partition, group: Group, request: Request, rows: int) -> Iterator[Proposal]:
     """Several programs own rows together, each a part of an axis."""
     group = _narrowed(group)
     axes = analyse(members(group))
@@ -222,7 +267,7 @@ def _cooperative(parts: Partition, group: Group, request: Request) -> Iterator[P
         for resident in (False,) if exact else (True, False):
             placement = Placement(
                 "cooperative",
-                rows=_rows(request),
+                rows=rows,
                 own=own,
                 reduced=dict.fromkeys(ints, 32 if exact else 128 if resident else wide),
                 resident=resident,
@@ -262,11 +307,6 @@ def _made(scan: FlatScan) -> Iterator[FlatValue]:
 
 
 PROPOSALS: Mapping[str, Callable] = {"resident": _resident, "streamed": _streamed, "cooperative": _cooperative}
-
-
-def _rows(request: Request) -> int:
-    # A matrix product of a tensor core has sixteen rows or more.
-    return min(16, power_of_two(request.block)) if request.block else 16
 
 
 def _halves(group: Group) -> bool:
@@ -330,7 +370,10 @@ LARGEST_TILE = 16_384
 def _halved(placement: Placement, made: Estimate) -> Placement | None:
     """The placement with the largest block of the largest tile halved; None where rows are all that is left."""
     axes = [a for a in made.largest_axes if a.role in ("own", "reduced") and placement.block(a) > 1]
-    if axes and placement.strategy != "resident":
+    if placement.strategy == "resident":
+        # What is whole stays whole; a list never is.
+        axes = [a for a in axes if not isinstance(a.extent, int)]
+    if axes:
         axis = max(axes, key=lambda a: (placement.block(a), a.role == "reduced"))
         table = dict(placement.reduced if axis.role == "reduced" else placement.own)
         if axis.axis_class is None or not isinstance(axis.extent, int):

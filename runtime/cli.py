@@ -185,7 +185,7 @@ def _compile(model: Model, options: argparse.Namespace) -> int:
     folder = Path(os.path.abspath(options.out or f"{name}_{options.target}"))
     with _appearing(folder) as unfinished:
         choices = (options.target, options.strategy, options.dtype, options.tf32 or None, not options.no_backward)
-        plans = [model.planned(entry, *choices) for entry in entries]
+        plans = [model.planned(entry, *choices, batch=options.batch) for entry in entries]
         if not any(planned.kernels for planned in plans):
             reasons = dict.fromkeys(step.reason for planned in plans for step in planned.evaluated)
             raise CommandError("no kernel is made of this program: " + ("; ".join(reasons) or "it computes nothing"))
@@ -310,6 +310,9 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--dtype", choices=tuple(PRECISIONS), help="default: that of the parameters")
     build.add_argument("--tf32", action="store_true", help="compute contractions of f32 in tf32")
     build.add_argument("--no-backward", action="store_true", help="plan a call without gradients")
+    build.add_argument(
+        "--batch", type=_positive, default=32, help="rows of a call: up to 32, 512 or more (default: %(default)s)"
+    )
     build.add_argument("--out", metavar="FOLDER", help="default: NAME_TARGET, such as model_sm_90")
     build.add_argument(
         "--patience",

@@ -113,7 +113,7 @@ class Executable:
         inputs = [x.contiguous() for x in inputs]
         lengths = {name: table for name, table in zip(self.tables, tables, strict=True) if table is not None}
         maxima = dict(zip(self.hidden, extents, strict=True))
-        kernels = fused.of(self, inputs[0].device, frozenset(lengths)) if inputs else None
+        kernels = fused.of(self, inputs[0].device, frozenset(lengths), self.known(inputs, extents)) if inputs else None
         if kernels is not None:
             outputs = fused.run(kernels, inputs, lengths, maxima)
         else:
@@ -134,8 +134,7 @@ class Executable:
             unknown: makes a symbolic int for the extent of a list that an unfold without bound makes.
         """
         self.check_device(inputs, tables)
-        known: dict[str, Any] = {name: inputs[i].shape[d] for name, (i, d) in self._shown.items() if i < len(inputs)}
-        known.update(zip(self.hidden, extents, strict=True))
+        known = self.known(inputs, extents)
 
         def lookup(name: str) -> Any:
             if name not in known:
@@ -151,6 +150,11 @@ class Executable:
             )
             for t in types
         ]
+
+    def known(self, inputs: Sequence[Tensor], extents: Sequence[Any]) -> dict[str, Any]:
+        """The extents of the declared sizes: those that inputs show, and those that are given for the hidden ones."""
+        shown = {name: inputs[i].shape[d] for name, (i, d) in self._shown.items() if i < len(inputs)}
+        return {**shown, **dict(zip(self.hidden, extents, strict=True))}
 
     @cached_property
     def _bounds(self) -> dict[str, int | None]:

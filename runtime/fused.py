@@ -1,8 +1,8 @@
 """Programs run by kernels: the steps of a partition one after another, on the tensors of a call.
 
-What a kernel does is decided once per program, numerics and set of ragged sizes; no batch or length makes another
-kernel. Steps that no kernel is made of are evaluated by the eager evaluator between the launches, under the maps they
-stand in.
+What a kernel does is decided once per program, numerics, set of ragged sizes and kind of batch (small, middle, large:
+`kernels.strategy.BATCHES`); otherwise no batch or length makes another kernel. Steps that no kernel is made of are
+evaluated by the eager evaluator between the launches, under the maps they stand in.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
@@ -18,10 +19,10 @@ from torch import Tensor
 from ..compiler.ir import Graph, Lambda
 from ..compiler.sizes import Named, Size
 from ..kernels.emit import ORDER_OF, Numerics
-from ..kernels.flat import FlatOpaque, FlatProgram, FlatValue, Unsupported, flatten
+from ..kernels.flat import FlatOpaque, FlatProgram, FlatScan, FlatValue, Unsupported, flatten
 from ..kernels.kernel import Kernel
 from ..kernels.partition import EvaluatorStep, KernelStep, partition
-from ..kernels.strategy import Choice, Request, plan_kernel
+from ..kernels.strategy import Choice, Request, plan_kernel, typical_rows
 from ..kernels.targets import TARGETS, Target, target
 from . import compat, eager, stepwise
 from .call_precision import tf32_chosen
@@ -241,20 +242,37 @@ def target_of(device: torch.device) -> Target:
     return max(older, key=lambda t: t.architecture) if older else min(known, key=lambda t: t.architecture)
 
 
-def of(program: Any, device: torch.device, ragged: frozenset[str]) -> Fused | None:
+def of(program: Any, device: torch.device, ragged: frozenset[str], extents: Mapping[str, int]) -> Fused | None:
     """The kernels of a program on a device; None where it is evaluated.
 
     Arguments:
         program: an `executable.Executable`, which keeps what is made.
         device: of its tensors.
         ragged: the sizes whose tables the call gives.
+        extents: per named size, the extent of padded lists: the kernels are those for such a batch.
     """
     request = current_request(device)
     if request is None:
         return None
+    flat = program.once("flat program", lambda: _flattened(program.graph))
+    if isinstance(flat, str):
+        return None
+    request = replace(request, rows=typical_rows(batch_rows(flat, extents)))
     held = {d.name for d in program.graph.sizes if d.input is not None}
-    made = program.once(("kernels", request, ragged), lambda: plan(program.graph, request, ragged | held))
+    made = program.once(("kernels", request, ragged), lambda: _planned(flat, request, ragged | held))
     return None if isinstance(made, str) else made
+
+
+def batch_rows(program: FlatProgram, extents: Mapping[str, int]) -> int:
+    """How many rows the scan of a program with the most rows has; 0 where there is none, or its extents are unknown."""
+    most = 0
+    for item in program.items:
+        if isinstance(item, FlatScan) or (isinstance(item, FlatOpaque) and item.equation.op == "scan"):
+            sizes = [level.size for level in item.levels]
+            names = {n for size in sizes if isinstance(size, Size) for n in size.names()}
+            if names <= extents.keys():
+                most = max(most, prod(s if isinstance(s, int) else s.evaluate(extents.__getitem__) for s in sizes))
+    return most
 
 
 def run(
@@ -302,7 +320,19 @@ def with_segments(sizes: Environment, name: str, size: Size, length: int) -> Env
 
 def plan(graph: Graph, request: Request, ragged: frozenset[str]) -> Fused | str:
     """How a graph is run by kernels, or why it is not."""
+    return _planned(_flattened(graph), request, ragged)
+
+
+def _planned(flat: FlatProgram | str, request: Request, ragged: frozenset[str]) -> Fused | str:
     try:
-        return Fused(flatten(graph), request, ragged)
+        return flat if isinstance(flat, str) else Fused(flat, request, ragged)
+    except Unsupported as refusal:
+        return str(refusal)
+
+
+def _flattened(graph: Graph) -> FlatProgram | str:
+    """The flat program of a graph, or why there is none."""
+    try:
+        return flatten(graph)
     except Unsupported as refusal:
         return str(refusal)

@@ -38,6 +38,8 @@ _ALIGNMENT = 16
 # How many sets of sizes a launcher remembers: ragged batches have other sizes at each call.
 _MOST_PLANS = 256
 _ALIGNED: frozenset[str] = frozenset()
+# How many programs the interpreter runs at once: as many as there are, but tests have fewer.
+_INTERPRETED_PROGRAMS: int | None = None
 
 _lock = threading.RLock()
 _launches: Counter[str] = Counter()
@@ -125,7 +127,7 @@ class _Form:
     """A kernel compiled for one device and one set of misaligned buffers, loaded there."""
 
     compiled: Any
-    # Of a cooperative kernel, how many programs the device runs at once at most.
+    # Of a cooperative kernel, how many programs the device runs at once.
     capacity: int | None
 
 
@@ -261,7 +263,7 @@ class Launcher:
         if self._code.interpreted:
             for argument, tensor in zip((*self._given, *self._own), (*tensors, *own)):
                 arguments[argument.position] = tensor
-            self._code.function[plan.grid](*arguments)
+            self._code.function[self._fitted(plan.grid, _INTERPRETED_PROGRAMS)](*arguments)
         else:
             misaligned = self._place(arguments, tensors)
             for argument, memory in zip(self._own, own):
@@ -339,21 +341,30 @@ class Launcher:
     def _queue(self, index: int, grid: tuple[int, int, int], arguments: list[Any], misaligned: frozenset[str]) -> None:
         with torch.cuda.device(index):
             form = self._code.form(index, misaligned)
-            if form.capacity is not None and prod(grid) > form.capacity:
-                raise self._too_many(index, grid, f"at most {form.capacity}")
+            fitted = self._fitted(grid, form.capacity)
+            if fitted[0] == 0:
+                raise self._too_many(index, grid[1:], f"at most {form.capacity}")
             try:
-                form.compiled[grid](*arguments)
+                form.compiled[fitted](*arguments)
             except RuntimeError as error:
-                # Registers may allow fewer programs than threads and shared memory do; the driver knows.
+                # Others may hold a part of the device; the driver knows.
                 if form.capacity is None or "cooperative" not in str(error):
                     raise
-                raise self._too_many(index, grid, "fewer than that") from error
+                raise self._too_many(index, fitted, "fewer than that now") from error
 
-    def _too_many(self, index: int, grid: tuple[int, int, int], capacity: str) -> LaunchError:
+    def _too_many(self, index: int, grid: Sequence[int], capacity: str) -> LaunchError:
         return LaunchError(
-            f"Kernel {self._name} has barriers between its {prod(grid)} programs, so all must run at once, and"
-            f" {_device(index)} runs {capacity}. Call the model with fewer rows at a time."
+            f"Kernel {self._name} has barriers between {prod(grid)} programs, so all must run at once, and"
+            f" {_device(index)} runs {capacity}. Compile the program for this device, or leave all of it to this"
+            " process."
         )
+
+    def _fitted(self, grid: tuple[int, int, int], capacity: int | None) -> tuple[int, int, int]:
+        """The grid of a launch. Programs of a cooperative kernel all run at once: where a device runs fewer than there
+        are tiles of rows for, each group of them takes several tiles, one after another."""
+        if capacity is None or not self._code.kernel.cooperative:
+            return grid
+        return (min(grid[0], capacity // prod(grid[1:])), *grid[1:])
 
     def _missing(self, buffers: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> LaunchError:
         absent = [given for given in self._given if given.name not in (lengths if given.of_size else buffers)]
@@ -400,11 +411,16 @@ def _count(counter: Counter[str], name: str) -> None:
 
 
 def _capacity(compiled: Any, index: int) -> int:
-    """How many programs of a compiled kernel a device can hold at once at most, by their threads and shared memory."""
+    """How many programs of a compiled kernel a device holds at once, by their threads, registers and shared memory."""
     device, metadata = torch.cuda.get_device_properties(index), compiled.metadata
-    each = device.max_threads_per_multi_processor // (metadata.num_warps * metadata.target.warp_size)
-    if metadata.shared:
-        each = min(each, device.shared_memory_per_multiprocessor // metadata.shared)
+    threads = metadata.num_warps * metadata.target.warp_size
+    # Registers are given out in units of 256 a warp, and a kilobyte of shared memory is the system's.
+    registers = -(-compiled.n_regs * metadata.target.warp_size // 256) * 256 * metadata.num_warps
+    each = min(
+        device.max_threads_per_multi_processor // threads,
+        device.regs_per_multiprocessor // max(registers, 1),
+        device.shared_memory_per_multiprocessor // (metadata.shared + 1024),
+    )
     return each * device.multi_processor_count
 
 

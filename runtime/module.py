@@ -25,7 +25,7 @@ from ..compiler.text import show
 from ..compiler.types import DTYPES, DType, f64
 from ..compiler.values import Traced
 from ..kernels.emit import Numerics
-from ..kernels.strategy import STRATEGIES, Request
+from ..kernels.strategy import STRATEGIES, Request, typical_rows
 from . import autograd, eager, fused, kernel_plan, kernel_report, oracle, report, warmup
 from .binding import bind, unbind
 from .call_precision import PRECISIONS, Precision, declared, in_precision, precision_of, tf32_chosen
@@ -260,6 +260,7 @@ class Model(nn.Module):
         dtype: str | None = None,
         tf32: bool | None = None,
         backward: bool = True,
+        batch: int = 32,
     ) -> kernel_plan.Planned:
         """What a call becomes on a GPU: its kernels, and the steps that torch's own operators compute. Needs no GPU, no
         Triton, and compiles nothing.
@@ -272,6 +273,7 @@ class Model(nn.Module):
             dtype: "f32", "f64", "bf16" or "f16" in place of the dtype of the parameters.
             tf32: whether contractions of f32 operands run in tf32; left out, as torch is set for its own.
             backward: whether the call is differentiated, with respect to all that is of a float dtype.
+            batch: how many rows a call has: up to 32, up to 512 and more are planned apart.
 
         Returns:
             A `Planned` with `kernels` and `evaluated`, for padded lists, in the mode (training or evaluation) that the
@@ -296,15 +298,17 @@ class Model(nn.Module):
         precision = own if dtype is None else PRECISIONS[dtype]
         device = held[0].device if held else torch.device("cpu")
         contractions = "tf32" if (tf32_chosen() if tf32 is None else tf32) else "ieee"
-        request = Request(target or fused.target_of(device).name, Numerics(contractions), strategy)
+        name_of_target = target or fused.target_of(device).name
+        request = Request(name_of_target, Numerics(contractions), strategy, rows=typical_rows(batch))
         program = executable(self._text(name, self.training, *precision))
         return kernel_plan.plan(program, program.floats, self._memory, request, name, str(precision), backward)
 
     def warmup(self, *arguments: Any, entry: str | None = None, backward: bool = True) -> None:
         """Make ready what a call needs, and compile its kernels, so that a CUDA graph can capture such calls.
 
-        A batch size or a length compiles nothing, so one warm-up serves all. What does make another program: lists that
-        come ragged instead of padded, another dtype, autocast, inputs that require gradients, `train` or `eval`.
+        A length compiles nothing, nor does a batch of the same kind: up to 32 rows, up to 512, or more. So one warm-up
+        serves all of these. What does make another program: lists that come ragged instead of padded, another dtype,
+        autocast, inputs that require gradients, `train` or `eval`.
 
         Arguments:
             arguments: as of a call; an array or a padded list may also be given as its shape, a `torch.Size` or a tuple
@@ -332,7 +336,7 @@ class Model(nn.Module):
         inputs = [*held, *self._seed(traced, bound, 0), *bound.tensors]
         program = executable(self._text(self._name(entry), self.training, *precision_of(inputs)))
         tables = bound.table_list(traced.graph)
-        warmup.make_ready(program, inputs, tables, self._memory, backward)
+        warmup.make_ready(program, inputs, tables, self._memory, bound.extents, backward)
         if inputs and inputs[0].is_cuda:
             warmup.run_once(program, inputs, tables, self._memory, bound.extents, backward)
 

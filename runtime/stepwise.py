@@ -1,4 +1,4 @@
-"""Loops that no kernel holds, such as a convolution in a recurrence: the host runs the kernels of one step at a time."""
+"""Loops that no kernel holds, such as a convolution in a recurrence: the host runs a step's kernels again and again."""
 
 from __future__ import annotations
 

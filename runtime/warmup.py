@@ -75,7 +75,12 @@ def _zeros(value: Any, dtype: torch.dtype, device: torch.device | None) -> Any:
 
 
 def make_ready(
-    program: Executable, inputs: Sequence[Tensor], tables: Sequence[Tensor | None], memory: str, backward: bool
+    program: Executable,
+    inputs: Sequence[Tensor],
+    tables: Sequence[Tensor | None],
+    memory: str,
+    extents: Mapping[str, int],
+    backward: bool,
 ) -> None:
     """Make the programs of a call, and compile their kernels for the device of its tensors.
 
@@ -84,6 +89,7 @@ def make_ready(
         inputs: the tensors of the call, of which only dtypes, devices and whether they require gradients are read.
         tables: per name in `program.tables` the lengths, or None where no list is ragged.
         memory: the residual choice.
+        extents: the extents of lists, of which it matters how large the batch is.
         backward: whether the call is differentiated: it then keeps residuals, and the adjoint runs after it.
 
     Raises:
@@ -105,7 +111,7 @@ def make_ready(
         raise CaptureError("a CUDA graph is being captured, which is too late to warm up: do it before the capture")
     for each in programs:
         ragged = frozenset(name for name in each.tables if given.get(name) is not None)
-        kernels = fused.of(each, device, ragged)
+        kernels = fused.of(each, device, ragged, extents)
         for planned in kernels.kernels if kernels is not None else ():
             prepare(planned.kernel, device)
 
@@ -124,8 +130,7 @@ def run_once(
     capture may hold.
 
     Arguments:
-        program, inputs, tables, memory, backward: as of `make_ready`.
-        extents: the extents of lists that no input shows.
+        program, inputs, tables, memory, extents, backward: as of `make_ready`.
     """
     with torch.set_grad_enabled(backward):
         outputs = [y for y in evaluate(program.text, inputs, tables, memory, extents) if y.requires_grad]

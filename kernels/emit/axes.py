@@ -23,6 +23,8 @@ class AxisWriter(Writer):
         self.starts: dict[Axis, str | None] = {}
         self.scope_known: dict[tuple[Expression, int, int], int] = {}
         self.row_mask: Tile | None = None
+        # What tells the tile of rows: a program's place on the grid, or that of a loop over several tiles.
+        self.tile = "tl.program_id(0)"
         self.sorted_by = self.ragged_steps()
 
     def ragged_steps(self) -> str | None:
@@ -40,17 +42,15 @@ class AxisWriter(Writer):
         if not rows:
             return
         count = self.placement.rows
-        program = "tl.program_id(0).to(tl.int64)"
+        looped = self.tile != "tl.program_id(0)"
+        program = f"(tl.full((), 0, tl.int64) + {self.tile})" if looped else f"{self.tile}.to(tl.int64)"
+        known = len(self.scopes) - 1
         if count == 1:
             row = self.assign("row", Tile(program))
         else:
             d = self.dim("row", count)
             row = self.assign("row", Tile(f"{program} * {count} + tl.arange(0, {count})", (d,)))
-        # The first factor is 64 bits wide, and so is every product with a list size: offsets may pass 2^31.
-        first, *others = (self.size(a.extent) for a in rows)
-        wide = f"{first}.to(tl.int64)" if first.isidentifier() and others else first
-        total = " * ".join((wide, *others))
-        inside = self.assign("row_mask", Tile(f"{row.text} < {total}", row.dims)) if count > 1 else None
+        inside = self.assign("row_mask", Tile(f"{row.text} < {self.row_count()}", row.dims)) if count > 1 else None
         if inside is not None and self.sorted_by is not None:
             # Rows of like length share a tile, which stops where its longest row does.
             order = self.pointer("lengths", f"{ORDER_OF}{self.sorted_by}")
@@ -64,7 +64,7 @@ class AxisWriter(Writer):
                 index = self.assign(axis.name, Tile(f"{rest.atom} % {extent}", row.dims))
                 rest = Tile(f"{rest.atom} // {extent}", row.dims)
             self.axis_tile[axis] = index
-            self.axis_scope[axis] = 0
+            self.axis_scope[axis] = known
         self.row_mask = inside
         for axis in rows:
             self.axis_mask[axis] = inside
@@ -77,6 +77,13 @@ class AxisWriter(Writer):
         # A row that is not there is not read either: in the last segment of a list it lies behind the list's end.
         for axis in rows:
             self.axis_mask[axis] = self.row_mask
+
+    def row_count(self) -> str:
+        """The text of the number of rows."""
+        # The first factor is 64 bits wide, and so is every product with a list size: offsets may pass 2^31.
+        first, *others = (self.size(a.extent) for a in self.tree.rows)
+        wide = f"{first}.to(tl.int64)" if first.isidentifier() and others else first
+        return " * ".join((wide, *others))
 
     def unbind(self, axis: Axis) -> None:
         """Forget an axis whose loop has ended."""

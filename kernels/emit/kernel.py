@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
-from ..expressions import Expression
+from ..barriers import loaded_values, needs_grid, written_values
+from ..expressions import Axis, Expression
 from ..flat import FlatProgram, FlatValue
 from ..kernel import Account, Argument, Kernel, Tiles, collected
 from ..loop_tree import Barrier, Loop, Root, Stage, Storage, Store, Tree
@@ -68,6 +70,12 @@ def emit(
     return kernel, {a.name: value for (kind, value), a in first.pointers.items() if kind == "buffer"}
 
 
+def grid_barrier(items: Sequence[Stage | Loop | Barrier]) -> Barrier | None:
+    """The barrier of the grid that items begin with, if they do."""
+    first = items[0] if items else None
+    return first if isinstance(first, Barrier) and first.kind == "grid" else None
+
+
 def _branched(bodies: Sequence[Sequence[str]]) -> list[str]:
     """Bodies of programs that stand side by side on the third axis of the grid."""
     if len(bodies) == 1:
@@ -79,6 +87,10 @@ def _branched(bodies: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
+EARLY = 32
+"""How many registers of a thread hold what is loaded before it is needed."""
+
+
 class KernelWriter(ReductionWriter):
     """Writes a kernel."""
 
@@ -87,6 +99,10 @@ class KernelWriter(ReductionWriter):
         self.uses_grid = False
         self.branch, self.branches = 0, 1
         self.arrivals = "arrivals"
+        # The barriers at which this program has arrived before, and the stores that stand behind an arrival.
+        self.arrived: set[Barrier] = set()
+        self.later: list[str] | None = None
+        self.shared = written_values(self.tree) & loaded_values(self.tree)
 
     def share(self, other: KernelWriter) -> None:
         """Write into the function of another one: its arguments, names and helpers are this one's too."""
@@ -102,12 +118,23 @@ class KernelWriter(ReductionWriter):
         top = Scope([], 1)
         self.scopes = [top]
         self.arrivals = self.fresh("arrivals")
+        head = self.open_tiles() if needs_grid(self.tree) and self.tree.rows else None
+        own = self.scope
         self.bind_rows()
-        begin = len(top.lines)
+        begin = len(own.lines)
         self.run_items(self.tree.items, None)
         if self.uses_grid:
-            top.lines.insert(begin, f"    {self.arrivals} = 0")
-        return top.lines
+            own.lines.insert(begin, "    " * own.indent + f"{self.arrivals} = 0")
+        return [*top.lines, head, *own.lines] if head is not None else top.lines
+
+    def open_tiles(self) -> str:
+        """Open a loop over tiles of rows, and give its head: programs that wait for each other all run at once, so
+        there may be fewer of them than tiles. What no tile decides, such as weights, stands before the loop."""
+        count, total = self.placement.rows, self.row_count()
+        tiles = self.assign("tiles", Tile(f"({total} + {count - 1}) // {count}" if count > 1 else total))
+        self.tile = self.fresh("tile")
+        self.scopes = [*self.scopes, Scope([], 2)]
+        return f"    for {self.tile} in range(tl.program_id(0), {tiles.text}, tl.num_programs(0)):"
 
     def module(self, body: Sequence[str], arguments: Sequence[Argument]) -> str:
         """The text of the module."""
@@ -128,17 +155,39 @@ class KernelWriter(ReductionWriter):
 
     # --- blocks -------------------------------------------------------------------------------------------------------
 
-    def run_items(self, items: Sequence[Stage | Loop | Barrier], alive: Tile | None) -> dict[FlatValue, str]:
-        """Write items; the names of the next values of carries in registers."""
+    def run_items(
+        self, items: Sequence[Stage | Loop | Barrier], alive: Tile | None, after: Barrier | None = None
+    ) -> dict[FlatValue, str]:
+        """Write items; the names of the next values of carries in registers.
+
+        Arguments:
+            items: in order.
+            alive: the rows that have not ended.
+            after: the barrier of the grid that comes after them, if one does.
+        """
         following: dict[FlatValue, str] = {}
-        for item in items:
+        for place, item in enumerate(items):
             if isinstance(item, Barrier):
+                if item.kind == "grid":
+                    # Memory answers while the programs meet.
+                    for term in self.early(items[place + 1 :]):
+                        self.evaluate(term)
                 self.barrier(item)
             elif isinstance(item, Stage):
-                following.update(self.run_stage(item, alive))
+                barrier = grid_barrier(items[place + 1 :]) if place + 1 < len(items) else after
+                following.update(self.run_stage(item, alive, barrier=barrier))
             else:
                 self.run_loop(item, alive)
+        if after is not None and not (items and isinstance(items[-1], Stage)):
+            self.arrive(after)
         return following
+
+    def arrive(self, barrier: Barrier) -> None:
+        """Write that this program has come to a barrier, for which it will wait later."""
+        self.helpers.add("arrive")
+        self.arrived.add(barrier)
+        self.write(f"{self.arrivals} += {self.placement.programs}")
+        self.write(f"arrive({self.counter()})")
 
     def barrier(self, barrier: Barrier) -> None:
         """Write a barrier. The programs that share a tile of rows count their arrivals on one counter, which only
@@ -146,34 +195,48 @@ class KernelWriter(ReductionWriter):
         if barrier.kind == "program":
             self.write("tl.debug_barrier()")
             return
+        self.barriers.append(tuple(s.trips for s in self.scopes if s.axis is not None) or (1,))
+        if barrier in self.arrived:
+            self.helpers.add("await_arrivals")
+            self.write(f"await_arrivals({self.counter()}, {self.arrivals})")
+            return
         self.helpers.add("grid_barrier")
+        self.write(f"{self.arrivals} += {self.placement.programs}")
+        self.write(f"grid_barrier({self.counter()}, {self.arrivals})")
+
+    def counter(self) -> str:
+        """The text of the pointer to what counts the arrivals of the programs that share this tile of rows."""
+        self.uses_grid = True
         tiles = Tiles(tuple(a.extent for a in self.tree.rows), self.placement.rows)
         pointer = self.pointer("counter", "barrier", extent=(tiles, self.branches), written=True)
-        self.uses_grid = True
-        self.barriers.append(tuple(s.trips for s in self.scopes if s.axis is not None) or (1,))
-        own = "tl.program_id(0)"
-        if self.branches > 1:
-            own = f"{own} * {self.branches} + {self.branch}"
-        self.write(f"{self.arrivals} += {self.placement.programs}")
-        self.write(f"grid_barrier({pointer} + {own}, {self.arrivals})")
+        return f"{pointer} + {f'{self.tile} * {self.branches} + {self.branch}' if self.branches > 1 else self.tile}"
 
     def run_loop(self, loop: Loop, around: Tile | None) -> None:
         """Write a sequential loop: the first carries, the steps, and where the last carries are then."""
         scan = loop.scan
         halves = any(s.parity is scan for s in self.tree.storage.values())
         self.halves[scan] = ("0", "0")
-        for item in loop.initial:
+        # A program comes to the barrier of the first step before the loop, to that of any other in the step before it.
+        meeting = grid_barrier(loop.items)
+        for place, item in enumerate(loop.initial):
             if isinstance(item, Barrier):
                 self.barrier(item)
             else:
-                self.run_stage(item, None, first=True)
+                last = place + 1 == len(loop.initial)
+                barrier = meeting if last else grid_barrier(loop.initial[place + 1 :])
+                self.run_stage(item, None, first=True, barrier=barrier)
+        if meeting is not None and meeting not in self.arrived:
+            self.arrive(meeting)
         length = self.length_of(loop.size)
         if length is not None and not length.text.isidentifier():
             length = self.assign("length", length)
-        steps = self.size(loop.size)
-        if length is not None:
+        steps = self.size(loop.size) if length is None else length.text
+        if length is not None and length.dims:
             # A tile of rows stops where its longest row does.
-            steps = self.assign("steps", Tile(f"tl.max({length.text}, 0)" if length.dims else length.text)).text
+            steps = self.assign("steps", Tile(f"tl.max({length.text}, 0)")).text
+        elif length is not None:
+            # All rows have one length: none of them ends before the loop does.
+            length = None
         step = self.fresh("step")
         head = f"for {step} in range(0, {steps}):"
         body = Scope([], self.scope.indent + 1, loop.axis, self.padded(loop.size))
@@ -190,10 +253,15 @@ class KernelWriter(ReductionWriter):
         if length is not None:
             alive = self.assign("alive", combine("<", t, length))
             alive = alive if around is None else self.assign("alive", combine("&", around, alive))
+            # In rows that have ended, elements of the step are not read.
+            self.axis_mask[loop.axis] = alive
         self.scope_known.clear()
         for carry in loop.registers:
             self.held[carry] = (self.held[carry][0], self.base)
-        self.hand_on(self.run_items(loop.items, alive), alive)
+        ahead = self.prefetch(loop, step, steps, length)
+        self.hand_on(self.run_items(loop.items, alive, meeting), alive)
+        for name, following in ahead:
+            self.write(f"{name} = {following}")
         self.scopes, self.base = self.scopes[:-1], base
         self.unbind(loop.axis)
         self.write(head)
@@ -205,6 +273,102 @@ class KernelWriter(ReductionWriter):
             last_half = self.assign("half", Tile(f"(tl.full((), 0, tl.int64) + {steps}) & 1")).text
             self.halves[scan] = (last_half, last_half)
 
+    def early(self, items: Sequence[Stage | Loop | Barrier]) -> list[Expression]:
+        """The loads of a step that need not wait for anything: elements of lists that lie there before the kernel runs,
+        up to the next barrier of the grid, as many as registers have room for."""
+        found: dict[Expression, None] = {}
+        room = EARLY * 32 * self.placement.warps
+        for item in items:
+            if isinstance(item, Loop) or (isinstance(item, Barrier) and item.kind == "grid"):
+                break
+            if isinstance(item, Barrier):
+                continue
+            todo = [root.expression for root in reversed(item.roots)]
+            seen: set[Expression] = set()
+            while todo:
+                term = todo.pop()
+                if term in seen:
+                    continue
+                seen.add(term)
+                if term.op == "load" and term not in found and self.unordered(term, item):
+                    size = prod(self.placement.block(a) for a in term.axes if a.role == "own")
+                    size *= self.placement.rows if any(a.role == "row" for a in term.axes) else 1
+                    if size <= room and self.find(term) is None:
+                        room -= size
+                        found[term] = None
+                if term.op != "reduce":
+                    todo.extend(reversed(term.arguments))
+        return list(found)
+
+    def unordered(self, term: Expression, stage: Stage) -> bool:
+        """Whether a load depends on the step and on nothing that the kernel writes, and needs no loop of blocks."""
+        storage = self.tree.storage[term.extra]
+        return (
+            storage.kind == "buffer"
+            and storage.buffer not in self.written
+            and any(a.role == "step" for a in term.axes)
+            and all(a.role in ("row", "step") or (a.role == "own" and self.placement.once(a)) for a in term.axes)
+            and not any(self.reads_memory(i) for i in term.arguments)
+        )
+
+    def reads_memory(self, term: Expression) -> bool:
+        return term.op in ("load", "reduce", "length") or any(self.reads_memory(a) for a in term.arguments)
+
+    def prefetch(self, loop: Loop, step: str, steps: str, length: Tile | None) -> list[tuple[str, str]]:
+        """Write the loads of the step after this one at the beginning of a step, so that memory answers while a step is
+        computed; those of the first step stand before the loop.
+
+        Arguments:
+            loop: whose body is open.
+            step: the text of how many steps came before this one.
+            steps: the text of how many there are, `length` in each row where they differ.
+
+        Returns:
+            The names of the elements of a step, and of those of the step after it.
+        """
+        terms = self.early(loop.items) if "row" in self.dims else []
+        terms = [t for t in terms if any(a.role == "row" for a in t.axes) and loop.axis in t.axes]
+        if not terms:
+            return []
+        axis, body = loop.axis, self.scopes
+        now, live = self.axis_tile[axis], self.axis_mask[axis]
+        self.scopes = body[:-1]
+        first = f"tl.full((), {f'{steps} - 1' if loop.reverse else '0'}, tl.int64)"
+        self.bind_step(axis, f"{axis.name}_first", first, "0", steps, length)
+        here = self.loads_at_step(terms, axis, [self.hint_of(term.extra) for term in terms])
+        self.scopes = body
+        index = f"{now.text} {'-' if loop.reverse else '+'} 1"
+        self.bind_step(axis, f"{axis.name}_next", index, f"({step} + 1)", steps, length)
+        after = self.loads_at_step(terms, axis, [f"{tile.text}_next" for tile in here])
+        self.axis_tile[axis], self.axis_mask[axis] = now, live
+        self.scope.known.update(zip(terms, here))
+        return [(tile.text, following.text) for tile, following in zip(here, after)]
+
+    def bind_step(self, axis: Axis, name: str, index: str, before: str, steps: str, length: Tile | None) -> None:
+        """Bind the axis of a loop to the step with as many before it, which may not come: in all rows, or in those that
+        have ended."""
+        self.axis_tile[axis] = self.assign(name, Tile(index))
+        row = self.axis_tile[self.tree.rows[-1]]
+        # A tile, as a scalar condition does not combine with one.
+        there = Tile(f"{row.text} * 0 + {before} < {steps}", row.dims)
+        if length is not None:
+            there = combine("&", there, combine("<", self.axis_tile[axis], length))
+        self.axis_mask[axis] = self.assign("there", there)
+
+    def loads_at_step(self, terms: Sequence[Expression], axis: Axis, hints: Sequence[str]) -> list[Tile]:
+        """Write loads of the step that the axis of a loop is bound to, and give their tiles."""
+        tiles = []
+        for term, hint in zip(terms, hints, strict=True):
+            for other in sorted(term.axes, key=lambda a: a.name):
+                if not self.bound(other):
+                    self.bind_once(other)
+            pointer, offset = self.address(term.extra, term.arguments, False)
+            tiles.append(self.assign(hint, self.load_text(pointer, offset, self.mask_of(term.axes), term.extra.dtype)))
+        # Indices that are written for this step are no other step's.
+        for scope in self.scopes:
+            scope.known = {k: v for k, v in scope.known.items() if axis not in k.axes}
+        return tiles
+
     def hand_on(self, following: dict[FlatValue, str], alive: Tile | None) -> None:
         """Write what the carries in registers are in the next step: rows that have ended keep theirs."""
         updates = {}
@@ -213,7 +377,7 @@ class KernelWriter(ReductionWriter):
             if after != name:
                 updates[name] = after
         # A name that one update reads and another one writes is kept first.
-        for name in set(updates) & set(updates.values()):
+        for name in [n for n in updates if n in updates.values()]:
             kept = self.assign(f"{name}_before", Tile(name)).text
             updates = {n: kept if after == name else after for n, after in updates.items()}
         for carry in following:
@@ -235,8 +399,18 @@ class KernelWriter(ReductionWriter):
 
     # --- stages -------------------------------------------------------------------------------------------------------
 
-    def run_stage(self, stage: Stage, alive: Tile | None, first: bool = False) -> dict[FlatValue, str]:
-        """Write a stage, in loops over the blocks of its axes; the names of the next values of carries in registers."""
+    def run_stage(
+        self, stage: Stage, alive: Tile | None, first: bool = False, barrier: Barrier | None = None
+    ) -> dict[FlatValue, str]:
+        """Write a stage, in loops over the blocks of its axes; the names of the next values of carries in registers.
+
+        Arguments:
+            stage: the stage.
+            alive: the rows that have not ended.
+            first: whether it makes first carries.
+            barrier: the barrier of the grid that comes after it: the stage arrives there when it has stored what other
+                programs read.
+        """
         following: dict[FlatValue, str] = {}
         outer, base = self.scopes, self.base
         self.scopes = [*outer, Scope(outer[-1].lines, outer[-1].indent)]
@@ -253,11 +427,17 @@ class KernelWriter(ReductionWriter):
                 self.bind_once(axis)
         if looped:
             self.base = len(self.scopes) - 1
+        self.later = [] if barrier is not None and not looped else None
         for root in stage.roots:
             self.run_root(root, stage, alive, following, first)
         for axis in looped:
             self.unbind(axis)
         self.close_blocks(opened)
+        later, self.later = self.later, None
+        if barrier is not None:
+            self.arrive(barrier)
+        for line in later or ():
+            self.write(line)
         self.scopes, self.base = outer, base
         return following
 
@@ -382,4 +562,8 @@ class KernelWriter(ReductionWriter):
         if not tile.dims and dims:
             value_text = self.filled(tile, dims, value.dtype)
         end = "" if mask is None else f", mask={mask.at(dims)}"
-        self.write(f"tl.store({where}, {value_text}{end})")
+        line = f"tl.store({where}, {value_text}{end})"
+        if self.later is not None and storage.kind == "buffer" and storage.buffer not in self.shared:
+            self.later.append(line)
+        else:
+            self.write(line)

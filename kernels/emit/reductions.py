@@ -7,13 +7,15 @@ from itertools import product
 from math import prod
 
 from ..expressions import Axis, Expression
-from ..operations import HALVES, TYPES, cast, computed, neutral, widened
+from ..operations import BYTES, HALVES, TYPES, cast, computed, neutral, widened
 from ..tiles import Tile, TileDim, broadcast, call, combine, union
 from .terms import TermWriter
 from .writer import permutation, shape
 
 DOT = 16
 """The fewest rows, columns and depth of a matrix product."""
+WAITING = 64
+"""How many registers of a thread hold blocks that are loaded together."""
 HINTS = {"sum": "total", "max": "greatest", "min": "least", "argmax": "position"}
 
 
@@ -151,8 +153,11 @@ class ReductionWriter(TermWriter):
             if axis not in looped and not self.bound(axis):
                 self.bind_once(axis)
         totals: dict[Expression, Tile] = {}
-        for chunks in product(*(self.chunks(a) for a in looped)):
-            names = dict(zip(looped, chunks, strict=True))
+        blocks = [dict(zip(looped, chunks, strict=True)) for chunks in product(*(self.chunks(a) for a in looped))]
+        room = 0
+        for place, names in enumerate(blocks):
+            if room <= 0:
+                room = self.load_blocks(members, blocks[place:])
             here = [names.get(a, a) for a in axes]
             for member in members:
                 operation, _, contraction = member.extra
@@ -162,8 +167,35 @@ class ReductionWriter(TermWriter):
                 if member in totals:
                     tile = self.joined(operation, totals[member], tile)
                 totals[member] = self.assign(self.reduction_hint(member), tile)
+            room -= 1
         self.scope.known.update(totals)
         return totals[term]
+
+    def load_blocks(self, members: Sequence[Expression], blocks: Sequence[dict[Axis, Axis]]) -> int:
+        """Write what blocks load that rows vary with, for as many blocks as registers hold: their loads then wait for
+        memory once, not one after another.
+
+        Returns:
+            How many blocks these are, at least one.
+        """
+        room = WAITING * 32 * self.placement.warps
+        for count, names in enumerate(blocks):
+            loads: dict[Expression, None] = {}
+            todo = [self.arena.rename(a, names) for member in members for a in member.arguments]
+            while todo:
+                term = todo.pop()
+                if term.op == "load" and any(a.role == "row" for a in term.axes) and self.is_memory(term):
+                    loads[term] = None
+                elif term.op != "reduce":
+                    todo.extend(reversed(term.arguments))
+            for term in loads:
+                size = prod(self.placement.block(a) for a in term.axes if a.role in ("own", "reduced"))
+                room -= self.placement.rows * size * BYTES[term.dtype] // 4
+            if room < 0 and count:
+                return count
+            for term in loads:
+                self.evaluate(term)
+        return len(blocks)
 
     def joined(self, operation: str, left: Tile, right: Tile) -> Tile:
         if operation in ("sum", "prod"):

@@ -88,7 +88,7 @@ class TermWriter(AxisWriter):
         found = self.find(term)
         if found is not None:
             return found
-        for axis in term.axes:
+        for axis in sorted(term.axes, key=lambda a: a.name):
             if not self.bound(axis):
                 self.bind_once(axis)
         if term.op == "load":
@@ -142,6 +142,10 @@ class TermWriter(AxisWriter):
         return self.evaluate(term)
 
     def hint(self, term: Expression) -> str:
+        if term.op in ("plus", "times") and term.arguments[0].axis is not None and term.arguments[1].op == "number":
+            name, number = self.axis_tile[term.arguments[0].axis].text, term.arguments[1].extra
+            if name.isidentifier() and number >= 0:
+                return f"{name}_{number}" if term.op == "plus" else f"{name}_by_{number}"
         return {"add": "total", "mul": "product", "select": "chosen", "sub": "difference"}.get(term.op, term.op)
 
     # --- loads --------------------------------------------------------------------------------------------------------

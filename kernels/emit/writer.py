@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ...compiler.sizes import Named, Quotient
 from ..expressions import Axis, Dimension, Expression, dimension
-from ..flat import FlatProgram, FlatValue
+from ..flat import FlatProgram, FlatValue, origin
 from ..kernel import Argument, Factors, Tiles
 from ..loop_tree import Tree
 from ..operations import DEVICE, HALVES, HELPERS, TYPES, computed
@@ -174,6 +174,8 @@ class Writer:
         role; never one that depends on where in the program the kernel stands.
         """
         lists = any(not isinstance(n, int) for n in value.dims)
+        if not lists and value not in self.stored:
+            value = origin(value)
         if value.role in ("input", "table") and not lists:
             return re.sub(r"_?\d+$", "", value.name) or "weight"
         if value in self.stored:
