@@ -35,10 +35,12 @@ demo: $(ready)
 gallery: $(ready)
 	$(run) examples/gallery.py --picture
 
-# One thread per worker: the tests' arrays are small, and workers that share cores only wait for each other.
+# One thread per worker: the tests' arrays are small, and workers that share cores only wait for each other. The kernels
+# run in Triton's interpreter in a leg of their own: Triton asks for it when a kernel is defined.
 test: export OMP_NUM_THREADS ?= 1
 test: $(ready)
-	$(run) -m pytest -n $(WORKERS)
+	$(run) -m pytest -n $(WORKERS) --ignore=tests/interpreter
+	TRITON_INTERPRET=1 $(run) -m pytest -n $(WORKERS) tests/interpreter
 
 lint: $(ready)
 	$(run) -m ruff check .

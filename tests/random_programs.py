@@ -4,12 +4,14 @@
 and run. As a command it makes many and tries their properties::
 
     python tests/random_programs.py --count 3000 --seed 0
+    python tests/random_programs.py --count 3000 --seed 0 --kernels
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -189,11 +191,6 @@ def generate(choices: Choices, seed: int = 0, fuel: int = 10) -> Program:
 
 def main() -> int:
     """Try many programs; 1 if a property of one does not hold."""
-    import torch
-
-    from .random_properties import Checks, NotFinite
-    from .random_shrinking import kind, shrunk
-
     parser = argparse.ArgumentParser(description="Make random programs and try their properties.")
     parser.add_argument("--count", type=int, default=100, help="how many programs")
     parser.add_argument("--seed", type=int, default=0, help="the first program's seed; the next has the next")
@@ -203,7 +200,21 @@ def main() -> int:
     parser.add_argument("--laws", type=int, default=4, help="try each law alone on every n-th program; 0: on none")
     parser.add_argument("--shrink", type=float, default=30, help="seconds to spend on making a failing program smaller")
     parser.add_argument("--show", action="store_true", help="print each program before it is tried")
+    parser.add_argument(
+        "--kernels",
+        action="store_true",
+        help="try nothing but their kernels, in Triton's interpreter, under a strategy that the seed draws",
+    )
     options = parser.parse_args()
+    if options.kernels:
+        # Read when the first kernel is defined.
+        os.environ["TRITON_INTERPRET"] = "1"
+
+    import torch
+
+    from .random_properties import Checks, NotFinite
+    from .random_shrinking import kind, shrunk
+
     torch.set_num_threads(1)
     held: collections.Counter[str] = collections.Counter()
     failed: collections.Counter[tuple[str, ...]] = collections.Counter()
@@ -213,7 +224,7 @@ def main() -> int:
         if options.show:
             print(program, flush=True)
         every = lambda n, seed=seed: n > 0 and seed % n == 0
-        checks = Checks(program, every(options.second), every(options.laws))
+        checks = Checks(program, every(options.second), every(options.laws), kernels=options.kernels)
         try:
             checks.run()
         except NotFinite:
@@ -231,6 +242,11 @@ def main() -> int:
         if not name.startswith("law "):
             print(f"{count:7} {name}")
     print(f"{sum(n for name, n in held.items() if name.startswith('law ')):7} one law alone")
+    if options.kernels:
+        from .random_kernels import RAN
+
+        for name, count in sorted(RAN.items()):
+            print(f"{count:7} {name}")
     for found, count in failed.most_common():
         print(f"FAILED {count} times: {' '.join(found)}")
     return int(bool(failed))

@@ -25,7 +25,7 @@ from foldfuse.compiler.types import f32, f64
 
 from .random_derivatives import Adjoint, check_gradients, torch_gradient
 from .random_inputs import Call, Inputs, leaves, mapped, same
-from .random_terms import Program
+from .random_terms import LONGEST, Length, Program
 
 MEMORY = ("auto", "save", "recompute")
 
@@ -57,8 +57,23 @@ def compiled(program: Program) -> tuple[Any, Sequence[Any]]:
     return namespace["program"], namespace["types"]
 
 
-def prepared(program: Program) -> Call:
-    """A program traced in float64, with random inputs."""
+class EvenInputs(Inputs):
+    """Random inputs whose rows have lists of one length."""
+
+    def lengths(self, length: Length, rows: Any) -> Any:
+        if length not in self.known:
+            count = int(self.generator.integers(length.least, max(length.least, LONGEST) + 1))
+            self.known[length] = self.each(rows, lambda _: count)
+        return self.known[length]
+
+
+def prepared(program: Program, even: bool = False) -> Call:
+    """A program traced in float64, with random inputs.
+
+    Arguments:
+        program: the program.
+        even: whether lists are of one length in all rows; sizes of inputs are then numbers, and nothing is padded.
+    """
     function, types = compiled(program)
     entry = trace_entry("main", function, types)
     verify(entry.graph, "tracing")
@@ -66,7 +81,7 @@ def prepared(program: Program) -> Call:
     verify(graph, "precision")
     generator = np.random.default_rng(program.seed)
     fixed = {d.name for d in graph.sizes if not d.over}
-    inputs = Inputs(program.types, entry.inputs, fixed, generator)
+    inputs = (EvenInputs if even else Inputs)(program.types, entry.inputs, fixed, generator)
     owned = [
         generator.uniform(-1.0, 1.0, v.type.shape)
         for v, p in zip(graph.body.parameters, entry.parameters)
@@ -76,7 +91,7 @@ def prepared(program: Program) -> Call:
     data = [inputs.data[i] for i in range(len(inputs.data))]
     declared = {d.name for d in graph.sizes}
     tables = {name: table for name, table in inputs.tables.items() if name in declared}
-    return Call(graph, [*owned, *seed, *data], tables, int(generator.integers(0, 2)))
+    return Call(graph, [*owned, *seed, *data], tables, 0 if even else int(generator.integers(0, 2)))
 
 
 class Checks:
@@ -87,10 +102,19 @@ class Checks:
         second: whether second derivatives are looked at.
         laws: whether each law is tried alone.
         only: the one property that is looked at, besides those that it builds on.
+        kernels: whether the properties are those of the program's kernels, which Triton's interpreter runs.
     """
 
-    def __init__(self, program: Program, second: bool = True, laws: bool = True, only: str | None = None):
+    def __init__(
+        self,
+        program: Program,
+        second: bool = True,
+        laws: bool = True,
+        only: str | None = None,
+        kernels: bool = False,
+    ):
         self.program, self.second, self.laws, self.only = program, second, laws, only
+        self.kernels = kernels or (only or "").startswith("kernels")
         self.failures: list[Failure] = []
         self.held: list[str] = []
 
@@ -121,19 +145,37 @@ class Checks:
         Raises:
             NotFinite: the program overflows.
         """
+        if self.kernels:
+            self.on_kernels()
+            return self.failures
         call = self.holds("trace", lambda: prepared(self.program))
         if call is None:
             return self.failures
         values = self.holds("reference", call.reference)
         if values is None:
             return self.failures
-        if not all(np.isfinite(v).all() for v, t in zip(values, call.outputs) for v in leaves(v, len(t.axes))):
-            raise NotFinite
+        check_finite(values, call)
         self.holds("text", lambda: round_trip(call.graph))
         self.holds("eager", lambda: same("eager", call.eager(), values, call.outputs))
         self.rewritten(call, values, "program")
         self.derivatives(call, values)
         return self.failures
+
+    def on_kernels(self) -> None:
+        """The kernels give what the reference evaluator gives, values and gradients."""
+        # Triton is imported with the interpreter on or off; nothing else here needs it.
+        from .random_kernels import kernel_properties, setting
+
+        chosen = setting(self.program.seed)
+        call = self.holds("trace", lambda: prepared(self.program, chosen.even))
+        if call is None:
+            return
+        values = self.holds("reference", call.reference)
+        if values is None:
+            return
+        check_finite(values, call)
+        for name, check in kernel_properties(call, chosen, self.program.seed):
+            self.holds(name, check)
 
     def rewritten(self, call: Call, values: Sequence[Any], what: str) -> None:
         """The laws, together and each alone, change no value."""
@@ -201,6 +243,16 @@ class Checks:
             self.rewritten(part, outputs, name)
         if self.second and expected is not None:
             self.holds("second derivatives", lambda: adjoint.check_second(*expected))
+
+
+def check_finite(values: Sequence[Any], call: Call) -> None:
+    """Refuse to compare values of a program that overflow.
+
+    Raises:
+        NotFinite: they do.
+    """
+    if not all(np.isfinite(v).all() for v, t in zip(values, call.outputs) for v in leaves(v, len(t.axes))):
+        raise NotFinite
 
 
 def round_trip(graph: Graph) -> None:

@@ -1,4 +1,12 @@
-"""What the tests of the interpreter leg share. The leg runs as ``TRITON_INTERPRET=1 pytest tests/interpreter``."""
+"""The interpreter leg of the tests: kernels run on the CPU by Triton's interpreter, under instruments.
+
+`schedules` runs the programs of a launch side by side, in an order that a seed draws; `addresses` records what each
+program loads and stores and finds accesses that nothing orders; `poison` fills fresh buffers with NaN. They take hold
+of the interpreter through `hooks`; `kernel_harness` runs generated kernels under all of them.
+
+Run the leg with ``TRITON_INTERPRET=1 pytest tests/interpreter``: the variable is read when ``@triton.jit`` runs, so the
+leg has a process of its own. The folder is no package, so that its files can import those of `tests`.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +31,16 @@ def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module
     if _INTERPRETED or module_path.parent != Path(__file__).parent:
         return None
     return _Skipped.from_parent(parent, path=module_path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Generated kernels lie in a folder of the session, not among the user's."""
+    from foldfuse.runtime.kernel_cache import FOLDER_VARIABLE
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("kernels")))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

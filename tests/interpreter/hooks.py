@@ -222,7 +222,7 @@ def _patch_tensor_and_index(tensor: type, scope: Any) -> None:
 
 def _patch_lang_once(function: Any) -> Any:
     """What the interpreter does to Triton's language before a function runs; once in a launch for each function, where
-    Triton does it at each call of a helper, which would be a third of all time."""
+    Triton does it at each call of a helper, which would be a fifth of all time."""
     if function not in _patched:
         _patched[function] = _patch_lang(function)
     return _patched[function]

@@ -152,7 +152,7 @@ def test_too_many_arrivals_are_a_deadlock(scheduled):
         run_recurrence(arrivals=PROGRAMS + 1)
     text = str(error.value)
     assert "kernel `recurrence`: 8 of its 8 programs wait" in text
-    assert "atomic_add(counter, 0" in text and "(called at test_instruments.py:" in text and "(0, 3, 0)" in text
+    assert "atomic_add(counter, 0" in text and "(called at device.py:" in text and "(0, 3, 0)" in text
 
 
 def test_too_few_arrivals_let_programs_through():

@@ -1,0 +1,292 @@
+"""Barriers of loop trees: enough of them, and none too many.
+
+A tree is run in thought here too, but on single elements: which program touches which element of which buffer, in which
+stage of which step. Two accesses of one element are in order if a barrier stands between them that both parties pass.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from foldfuse.kernels.expressions import Axis, Expression
+from foldfuse.kernels.flat import FlatScan, FlatValue, Unsupported, flatten
+from foldfuse.kernels.loop_tree import Barrier, Loop, Stage, Store, Tree
+from foldfuse.kernels.partition import KernelStep, Partition, partition
+from foldfuse.kernels.placement import Placement
+from foldfuse.kernels.scheduling import Group
+from foldfuse.kernels.strategy import PROPOSALS, STRATEGIES, Request
+
+from .programs import PROGRAMS
+from .test_kernel_planning import CELLS, graphs
+
+Items = list[Stage | Loop | Barrier]
+
+STEPS = 3
+"""How often loops run: each half of a double buffer is written again."""
+LISTS = 3
+"""How long lists are."""
+
+
+# --- trees ------------------------------------------------------------------------------------------------------------
+
+
+def loops_of(graph: Any) -> Iterator[tuple[Partition, Group]]:
+    """The kernels with loops of a graph."""
+    parts = partition(flatten(graph))
+    for step in parts.steps:
+        if isinstance(step, KernelStep) and step.group.scans:
+            yield parts, step.group
+
+
+def trees(graph: Any, strategy: str, block: int | None = None) -> Iterator[tuple[Tree, Placement]]:
+    """The loop trees, barriers in place, of the loops of a graph under each placement that a strategy proposes."""
+    for parts, group in loops_of(graph):
+        for scan in group.scans:
+            alone = Group(group.rows, (), (scan,), group.available, group.wanted)
+            try:
+                for proposal in PROPOSALS[strategy](parts, alone, Request(block=block), block or 16):
+                    (tree,) = proposal.trees
+                    yield tree, proposal.placement
+            except Unsupported:
+                continue
+
+
+def barriers(items: Iterable[Any]) -> list[Barrier]:
+    """The barriers in items, in order."""
+    found = []
+    for item in items:
+        if isinstance(item, Barrier):
+            found.append(item)
+        elif isinstance(item, Loop):
+            found += barriers(item.initial) + barriers(item.items)
+    return found
+
+
+# --- a run in thought -------------------------------------------------------------------------------------------------
+
+Element = tuple[Any, ...]
+"""A buffer, the half of it, indices."""
+
+
+@dataclass
+class Touched:
+    """What was done with an element since the programs last met: by which program, in which stage instance of which
+    stretch between barriers, and whether it was written."""
+
+    accesses: list[tuple[int, int, int, bool]] = field(default_factory=list)
+
+    def conflict(self, program: int, stretch: int, instance: int, write: bool) -> str:
+        for other, then, stage, wrote in self.accesses:
+            if not (write or wrote):
+                continue
+            if other != program:
+                return f"programs {other} and {program}"
+            if then == stretch and stage != instance:
+                return f"threads of program {program}"
+        return ""
+
+
+class Run:
+    """A run of a tree without one of its barriers.
+
+    Attributes:
+        conflicts: what is not in order.
+    """
+
+    def __init__(self, tree: Tree, placement: Placement, without: Barrier | None = None):
+        self.tree, self.placement, self.without = tree, placement, without
+        self.position: dict[Axis, int] = {}
+        self.halves: dict[FlatScan, tuple[int, int]] = {}
+        self.touched: dict[Element, Touched] = {}
+        self.stretch = self.instance = 0
+        self.conflicts: list[str] = []
+        self.written = {self.buffer(store) for stage, _ in tree.stages() for r in stage.roots for store in r.stores}
+        self.items(tree.items)
+
+    def buffer(self, store: Store) -> FlatValue | None:
+        """Where a store goes in memory that the kernel may read again."""
+        storage = self.tree.storage.get(store.value)
+        return None if storage is None or store.result else storage.buffer
+
+    def items(self, items: Sequence[Any]) -> None:
+        for item in items:
+            if isinstance(item, Barrier):
+                self.barrier(item)
+            elif isinstance(item, Stage):
+                self.stage(item)
+            else:
+                self.loop(item)
+
+    def barrier(self, barrier: Barrier) -> None:
+        if barrier is not self.without:
+            self.stretch += 1
+            if barrier.kind == "grid":
+                self.touched = {}
+
+    def loop(self, loop: Loop) -> None:
+        scan = loop.scan
+        self.halves[scan] = (0, 0)
+        self.items(loop.initial)
+        for step in range(STEPS):
+            self.position[loop.axis] = STEPS - 1 - step if loop.reverse else step
+            self.halves[scan] = (step % 2, 1 - step % 2)
+            self.items(loop.items)
+        self.halves[scan] = (STEPS % 2, STEPS % 2)
+
+    # --- a stage ------------------------------------------------------------------------------------------------------
+
+    def stage(self, stage: Stage) -> None:
+        self.instance += 1
+        loads, stores = self.loads(stage), [store for root in stage.roots for store in root.stores]
+        for program in range(self.placement.programs):
+            reads = {
+                element for load in loads for element in self.elements(load.extra, load.arguments, load.axes, program)
+            }
+            writes: set[Element] = set()
+            for store in stores:
+                if self.buffer(store) is not None:
+                    axes = frozenset().union(*(index.axes for index in store.indices))
+                    if program == 0 or any(self.placement.spread(axis) for axis in axes):
+                        writes |= self.elements(store.value, store.indices, axes, program, store.following)
+            self.note(reads & writes, "read and written in one stage")
+            for element, write in itertools.chain(((e, False) for e in reads), ((e, True) for e in writes)):
+                touched = self.touched.setdefault(element, Touched())
+                self.note({element}, touched.conflict(program, self.stretch, self.instance, write))
+                touched.accesses.append((program, self.stretch, self.instance, write))
+
+    def note(self, elements: set[Element], what: str) -> None:
+        if elements and what:
+            buffer, *place = min(elements, key=str)
+            self.conflicts.append(f"{buffer} at {place}: {what}")
+
+    def loads(self, stage: Stage) -> list[Expression]:
+        """The loads of a stage of memory that the kernel writes."""
+        found: dict[Expression, None] = {}
+        made: set[tuple[FlatValue, tuple[Expression, ...]]] = set()
+        for root in stage.roots:
+            seen: set[Expression] = set()
+            todo = [root.expression]
+            while todo:
+                term = todo.pop()
+                if term in seen:
+                    continue
+                seen.add(term)
+                todo += term.arguments
+                # What the stage has computed at these very indices is at hand.
+                if term.op == "load" and (term.extra, term.arguments) not in made:
+                    if self.tree.storage[term.extra].buffer in self.written - {None}:
+                        found[term] = None
+            made.update((store.value, store.indices) for store in root.stores if not store.following)
+        return list(found)
+
+    def elements(
+        self,
+        value: FlatValue,
+        indices: Sequence[Expression],
+        axes: Iterable[Axis],
+        program: int,
+        following: bool = False,
+    ) -> set[Element]:
+        """The elements of a value in memory at indices, as one program runs over the axes."""
+        storage = self.tree.storage[value]
+        half = None
+        if storage.kind == "scratch" and storage.parity is not None:
+            half = self.halves[storage.parity][following]
+        ranges = {axis: self.range(axis, program) for axis in axes}
+        found = set()
+        for places in itertools.product(*ranges.values()):
+            at = dict(zip(ranges, places))
+            index = [self.index(term, at) for term in indices]
+            if storage.kind == "buffer" and storage.step is not None:
+                index.insert(len(storage.step.levels), self.position[storage.step.level.axis])
+            if storage.kind == "buffer" and storage.shift is not None:
+                index[storage.shift[0]] += storage.shift[1]
+            found.add((storage.buffer, half, *index))
+        return found
+
+    def range(self, axis: Axis, program: int) -> Iterable[int]:
+        if axis.role == "row":
+            return (0,)
+        if axis.role == "step":
+            return (self.position[axis],)
+        extent = axis.extent if isinstance(axis.extent, int) else LISTS
+        if not self.placement.spread(axis):
+            return range(extent)
+        block, stride = self.placement.block(axis), self.placement.block(axis) * self.placement.programs
+        return [i for start in range(program * block, extent, stride) for i in range(start, min(start + block, extent))]
+
+    def index(self, term: Expression, at: dict[Axis, int]) -> Any:
+        """The number that an index is; one that the data decides may be any, and stands for all of them."""
+        if term.op == "axis":
+            return at[term.extra]
+        if term.op == "number":
+            return term.extra
+        arguments = [self.index(argument, at) for argument in term.arguments]
+        return {
+            "plus": lambda i, j: i + j,
+            "times": lambda i, j: i * j,
+            "quotient": lambda i, j: i // j,
+            "remainder_index": lambda i, j: i % j,
+            "clamp": lambda i, low, high: min(max(i, low), high),
+        }[term.op](*arguments)
+
+
+# --- tests ------------------------------------------------------------------------------------------------------------
+
+
+def check(tree: Tree, placement: Placement) -> int:
+    """Assert that a tree's barriers are enough and that each is needed; how many there are."""
+    found = barriers(tree.items)
+    conflicts = Run(tree, placement).conflicts
+    assert not conflicts, conflicts[0]
+    for number, barrier in enumerate(found):
+        assert Run(tree, placement, barrier).conflicts, f"barrier {number} ({barrier.kind}) orders nothing"
+    return len(found)
+
+
+RECURRENCES = [p for p in PROGRAMS if p.family == "recurrences" and p.name.endswith((".scan", ".fold.reverse"))]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("program", RECURRENCES, ids=lambda p: p.name)
+def test_recurrence(program: Any, strategy: str) -> None:
+    compiled = graphs(*program.build()["main"])
+    for graph in (compiled.forward, compiled.backward):
+        for tree, placement in trees(graph, strategy, block=2):
+            check(tree, placement)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("cell", ["layer_norm_lstm", "heads", "attention_decoder"])
+def test_cell(cell: str, strategy: str) -> None:
+    compiled = graphs(*CELLS[cell](8), operands="bf16")
+    for graph in (compiled.forward, compiled.backward):
+        assert sum(check(*each) for each in trees(graph, strategy, block=4)) > 0
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "gru_first"])
+def test_a_resident_step_without_moved_indices_needs_none(cell: str) -> None:
+    compiled = graphs(*CELLS[cell](16), operands="bf16")
+    for graph in (compiled.forward, compiled.backward):
+        ((tree, placement),) = trees(graph, "resident")
+        assert not barriers(tree.items) and not Run(tree, placement).conflicts
+
+
+def test_what_the_run_finds() -> None:
+    """The check itself: programs that exchange a carry need a grid barrier, and a program barrier is not enough."""
+    ((tree, placement), *_) = trees(graphs(*CELLS["lstm"](16)).forward, "cooperative", block=4)
+    (barrier,) = barriers(tree.items)
+    assert barrier.kind == "grid" and placement.programs == 4
+    assert any("programs" in found for found in Run(tree, placement, barrier).conflicts)
+    barrier.kind = "program"
+    assert any("programs" in found for found in Run(tree, placement).conflicts)
+    # One program that goes block by block has its own threads to wait for.
+    ((tree, placement), *_) = trees(graphs(*CELLS["lstm"](16)).forward, "streamed", block=4)
+    (barrier,) = barriers(tree.items)
+    assert barrier.kind == "program" and placement.programs == 1
+    assert "threads" in Run(tree, placement, barrier).conflicts[0]
