@@ -20,7 +20,7 @@ from foldfuse.kernels.barriers import needs_grid
 from foldfuse.kernels.flat import FlatOpaque, FlatScan, FlatValue, Item, Unsupported, flatten
 from foldfuse.kernels.loop_tree import Barrier, Loop, Tree
 from foldfuse.kernels.partition import KernelStep, partition
-from foldfuse.kernels.strategy import PROPOSALS, STRATEGIES, Proposal, Request
+from foldfuse.kernels.strategy import PROPOSALS, STRATEGIES, Proposal, Request, typical_rows
 from foldfuse.runtime import fused
 
 from .programs import PROGRAMS, recurrences
@@ -407,6 +407,27 @@ def test_the_choice_for_an_lstm(target: str) -> None:
     assert tuple(found) == CHOICES[target]
     # Of the last and widest, what the others would take or lack.
     assert "streamed" in forward.kernel.why and "resident not: its weights and tiles" in forward.kernel.why
+
+
+def test_tiles_grow_with_the_batch() -> None:
+    """A wide LSTM's programs are so many that a larger batch takes larger tiles; a very large one needs no exchange."""
+    graph = graphs(*CELLS["lstm"](512), operands="bf16").forward
+    placements = [loops(planned(graph, rows=typical_rows(rows)))[0].choice.placement for rows in (16, 100, 5000)]
+    assert [p.strategy for p in placements] == ["cooperative", "cooperative", "streamed"]
+    assert [p.rows for p in placements] == [16, 32, 64]
+    # A narrow one has programs to spare.
+    graph = graphs(*CELLS["lstm"](64), operands="bf16").forward
+    placements = [loops(planned(graph, rows=typical_rows(rows)))[0].choice.placement for rows in (16, 100)]
+    assert [(p.strategy, p.rows) for p in placements] == [("resident", 16)] * 2
+
+
+def test_the_kinds_of_batch() -> None:
+    assert [typical_rows(rows) for rows in (0, 1, 32, 33, 512, 513, 10**6)] == [32, 32, 32, 128, 128, 8192, 8192]
+    # Rows are all that a scan runs over at once: here the words of all sentences.
+    words = ff.map(ff.fold(lambda h, x: ff.tanh(h + x), init=ff.zeros(3)))
+    program = flatten(graphs(words, ff.Seq(vectors)).forward)
+    assert fused.batch_rows(program, {"B": 5, "T": 10, "T1": 7}) == 50
+    assert fused.batch_rows(program, {"B": 5}) == 0
 
 
 def test_equal_layers_are_one_text() -> None:
