@@ -56,7 +56,7 @@ def train_and_judge(models, steps, title):
 
 def run(steps: int = 400, picture: bool = False) -> dict:
     """Train jointly, and a network of its own for each program with as many parameters in all, and compare."""
-    torch.manual_seed(0)
+    torch.manual_seed(0)  # on the split of seed 0, seeds 0 to 3 gave the joint one 2.1, 4.9, 1.9 and 5.3 points more
     model = ff.compile(programs(40))
     models = {name: ff.compile({name: programs(17)[name]}) for name in programs(17)}
     shared, joint = train_and_judge(dict.fromkeys(models, model), steps, "joint")
