@@ -27,13 +27,13 @@ def draw(models, source, before=150):
     """Draw how a piece of source is tagged; what stands `before` it and after it is read, and not drawn."""
     import pictures
 
-    start = characters(source.symbols.tolist()).index("def nsmallest")
-    piece = slice(start, start + 452)
+    text = characters(source.symbols.tolist())
+    start = text.index("def quote")  # in shlex: quotes within quotes
+    piece = slice(start, text.index("\n", start + 450))
     with torch.no_grad():
         given = source.symbols[None, start - before : piece.stop + before]
         guesses = {name: model(given)[0, before:-before].argmax(-1) for name, model in models.items()}
-    text = characters(source.symbols[piece].tolist())
-    pictures.tagged("bidirectional_tagger", text, CLASSES, source.classes[piece], guesses)
+    pictures.tagged("bidirectional_tagger", text[piece], CLASSES, source.classes[piece], guesses)
 
 
 def run(steps: int = 600, picture: bool = False) -> dict:

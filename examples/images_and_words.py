@@ -29,14 +29,14 @@ ALPHABET = "-abcdefghijklmnopqrstuvwxyz"
 # number in five takes no part in training, neither as image nor as word; its parts occur in other numbers. A word whose
 # letters tell nothing of what it names, such as "cat" or "twelve", could place no unseen image.
 NUMBERS = torch.arange(20, 100)
-UNSEEN = torch.randperm(80, generator=torch.Generator().manual_seed(0))[:16].sort().values  # places among NUMBERS
+UNSEEN = torch.randperm(80, generator=torch.Generator().manual_seed(1))[:16].sort().values  # places among NUMBERS
 SEEN = torch.tensor([place for place in range(80) if place not in UNSEEN])
 
 
 def run(steps: int = 400, picture: bool = False) -> dict:
     """Train on 64 numbers, and place images of the 16 others, made of held-out digits, among the words of all 80."""
     torch.manual_seed(0)
-    training, held_out = digits()
+    training, held_out = digits(seed=1)
     names = [spelled_number(number) for number in NUMBERS.tolist()]
     letters, lengths = padded(names, ALPHABET)
     model = ff.compile({"see": (see, Picture), "read": (read, Word)})

@@ -51,15 +51,14 @@ def fit(model, given, points, steps, title):
 
 
 def run(steps: int = 2000, picture: bool = False) -> dict:
-    """Train the flow and the residual network on short paths, and judge both on long ones from other starts."""
+    """Train both on short paths, and judge both on long ones from other starts; settings were chosen with seed 1."""
     torch.manual_seed(0)
-    training, (given, points) = trajectories(200, 15, seed=0), trajectories(200, 60, seed=1)
+    training, (given, points) = trajectories(200, 15, seed=0), trajectories(200, 60, seed=2)
     flow, plain = (ff.compile(programs(step)) for step in (runge_kutta, residual))
     measured = {}
     for name, model in (("neural ODE", flow), ("residual network", plain)):
         fit(model, *training, steps, name)
-        with torch.no_grad():
-            measured[name] = ((model(given) - points[:, -1]) ** 2).mean().sqrt().item()
+        measured[name] = ((model(given).detach() - points[:, -1]) ** 2).mean().sqrt().item()
     ours, baseline = measured.values()
     ends = (evaluate(tuple(part[:8] for part in given)).sum() for evaluate in (flow, flow.eager))
     gradients = (torch.autograd.grad(end, list(flow.parameters())) for end in ends)
@@ -68,8 +67,7 @@ def run(steps: int = 2000, picture: bool = False) -> dict:
     if picture:
         import pictures
 
-        with torch.no_grad():
-            pictures.paths("neural_ode", points[:3], flow(tuple(part[:3] for part in given), entry="path"))
+        pictures.paths("neural_ode", points[:3], flow(tuple(part[:3] for part in given), entry="path").detach())
     return {
         "result": f"{ours:.3f} root mean square error after 60 pauses from held-out starts, trained on 15; "
         f"the gradient differs from torch's autograd by {difference:.0e}",

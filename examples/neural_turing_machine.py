@@ -52,10 +52,10 @@ def wrong_bits(model, length):
 def run(steps: int = 600, picture: bool = False) -> dict:
     """Train both to give random bits back after a mark, and count wrong bits.
 
-    How far the copying carries depends on the seed: with seeds 0, 1, 2, 3, the wrong bits at length 20 were 0 %, 15 %,
-    5 % and 32 %. The LSTM guesses there (50 %), so this is the best of four, and the worst is better than the LSTM.
+    How far the copying carries depends on the seed: with seeds 0, 1, 2, 3, which the settings were chosen on, the wrong
+    bits at length 20 were 0 %, 15 %, 5 % and 32 %, and the LSTM guesses there (50 %). What is told is of the next seed.
     """
-    torch.manual_seed(0)
+    torch.manual_seed(4)
     machine, lstm = (ff.compile(network(), ff.Seq(ff.f32[6])) for network in (turing_machine, copying_lstm))
     wrong, told = {}, {}
     for name, model in (("neural Turing machine", machine), ("LSTM", lstm)):
@@ -71,7 +71,7 @@ def run(steps: int = 600, picture: bool = False) -> dict:
         back = torch.sigmoid(machine(given)[0, -14:]).detach()
         pictures.bits("neural_turing_machine", {"to be copied": bits[0], "given back": back})
     return {
-        "result": f"wrong bits, by length (trained on 1 to 8; the best of four seeds, see the file): "
+        "result": f"wrong bits, by length (trained on 1 to 8; it depends on the seed, see the file): "
         f"{told['neural Turing machine']}",
         "baseline": f"LSTM: {told['LSTM']}",
         "beats": ours < plain,

@@ -27,20 +27,23 @@ def save(figure: Figure, name: str) -> None:
 
 
 def captions(name: str, images: torch.Tensor, said: list[str], right: list[str], columns: int) -> None:
-    """Draw images with what was said of them: three rows as they come, and a row of wrong ones with the right word.
+    """Draw images with what was said of them: three rows as they come, and a row of the next wrong ones.
+
+    What is wrong stands in red, with the right word.
 
     Args:
         name: of the picture.
-        images: [n, height, width, 1], between 0 and 1.
+        images: [n, height, width, channels] between 0 and 1, of one channel, the ink, or of three, the colours.
         said: the word for each image.
         right: the right words.
         columns: images in a row.
     """
     figure, axes = panels(4, columns, 8.6, 5.2)
-    wrong = [place for place in range(len(right)) if said[place] != right[place]]
-    for axis, place in zip(axes, [*range(3 * columns), *wrong]):
-        mistaken = place in wrong
-        axis.imshow(images[place, ..., 0].numpy(), cmap="Greys")
+    first = 3 * columns
+    wrong = [place for place in range(first, len(right)) if said[place] != right[place]]
+    for axis, place in zip(axes, [*range(first), *wrong]):
+        mistaken = said[place] != right[place]
+        axis.imshow(images[place].squeeze(-1).numpy(), cmap="Greys")
         title = f"{said[place]},\nis {right[place]}" if mistaken else said[place]
         axis.set_title(title, color="tab:red" if mistaken else "tab:blue", fontsize=10)
     for axis in axes:

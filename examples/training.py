@@ -51,6 +51,20 @@ def accuracy(scores: torch.Tensor, classes: torch.Tensor) -> float:
     return (scores.argmax(-1) == classes).float().mean().item()
 
 
+def table(rows: list[tuple[str, str, str]]) -> str:
+    """Return lines with what a model was given, what it said, and what is right where that is something else."""
+    wide, broad = (max(len(row[column]) for row in rows) for column in (0, 1))
+    notes = ("" if said == right else f"is {right}" for _, said, right in rows)
+    return "\n".join(f"{row[0]:<{wide}}  {row[1]:<{broad}}  {note}".rstrip() for row, note in zip(rows, notes))
+
+
+def tell(told: dict) -> None:
+    """Print what an example's `run` gave: its types, what it has to show, its result beside its baseline."""
+    parts = [told["signature"], *([told["shown"]] if "shown" in told else [])]
+    parts.append(f"result    {told['result']}\nbaseline  {told['baseline']}")
+    print("\n\n".join(parts), flush=True)
+
+
 def command_line(run: Callable[..., dict], description: str) -> None:
     """Run an example as the command line says, and print what it told.
 
@@ -64,5 +78,4 @@ def command_line(run: Callable[..., dict], description: str) -> None:
     parser.add_argument("--steps", type=int, default=steps, help="steps of training (default: %(default)s)")
     if "picture" in known:
         parser.add_argument("--picture", action="store_true", help="draw the picture under docs/pictures")
-    told = run(**vars(parser.parse_args()))
-    print(f"{told['signature']}\n\nresult    {told['result']}\nbaseline  {told['baseline']}")
+    tell(run(**vars(parser.parse_args())))
