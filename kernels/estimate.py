@@ -16,11 +16,15 @@ from .barriers import written_values
 from .expressions import Axis, Expression
 from .loop_tree import Barrier, Loop, Stage, Tree
 from .operations import BYTES, HALVES
-from .placement import Placement
+from .placement import EARLY, WAITING, Placement
 from .targets import Target
 
 REGISTERS = 64
 """Registers of a thread that addresses, indices and constants take."""
+MARGIN = 50
+"""Registers of a thread that are left free: what the estimate does not know of."""
+EXACT_REGISTERS = 80
+"""Registers of a thread that a product in exact precision takes beside its operands and sums."""
 EXACT_TILE = 16 * 32 * 32
 """The largest product (rows × columns × depth) of exact single precision that registers hold."""
 LATENCY = 0.5e-6
@@ -38,6 +42,8 @@ class Estimate:
     Attributes:
         shared: bytes of shared memory.
         live: elements of the tiles that a program holds at once.
+        early: elements that are loaded before they are needed, of a step or of the next one too; `waiting`: words of
+            blocks that are loaded together.
         largest: elements of the largest tile, and `largest_axes` the axes of it.
         exact: of the largest product in exact single or double precision, rows × columns × depth.
         step: seconds of a step of the outermost loop.
@@ -45,6 +51,8 @@ class Estimate:
 
     shared: int
     live: int
+    early: int
+    waiting: int
     largest: int
     largest_axes: tuple[Axis, ...]
     exact: int
@@ -52,21 +60,27 @@ class Estimate:
 
     def registers(self, warps: int) -> int:
         """Registers of a thread."""
-        return REGISTERS + self.live // (32 * warps)
+        threads = 32 * warps
+        ahead = min(self.early // threads, 2 * EARLY) + min(self.waiting // threads, WAITING)
+        return REGISTERS + self.live // threads + ahead + EXACT_REGISTERS * (self.exact > 0)
 
     def warps(self, chip: Target) -> int:
         """The least number of warps whose registers hold the tiles."""
         for warps in (4, 8):
-            if self.registers(warps) <= chip.registers_per_thread - 40:
+            if self.fits(chip, warps):
                 return warps
         return 8
+
+    def fits(self, chip: Target, warps: int = 8) -> bool:
+        """Whether so many warps have registers for the tiles."""
+        return self.registers(warps) <= chip.registers_per_thread - MARGIN
 
     def lacks(self, chip: Target) -> str:
         """What the chip has not enough of; empty where a program fits."""
         if self.shared > chip.shared_memory:
             return f"its weights and tiles are about {self.shared:,} bytes of shared memory, of {chip.shared_memory:,}"
         warps = self.warps(chip)
-        if self.registers(warps) > chip.registers_per_thread:
+        if not self.fits(chip, warps):
             return f"its tiles are about {self.registers(warps)} registers a thread, of {chip.registers_per_thread}"
         if self.exact > EXACT_TILE:
             return "its products in exact precision are larger than registers hold"
@@ -92,6 +106,7 @@ class _Estimate:
         self.seen: set[Expression] = set()
         self.held: set[Expression] = set()
         self.kept = 0
+        self.waiting = 0
 
     def result(self) -> Estimate:
         seconds = self.items(self.tree.items, ())
@@ -101,11 +116,34 @@ class _Estimate:
         return Estimate(
             self.resident + self.staged,
             self.live + carried + self.kept,
+            max((self.early(loop) for loop in self.tree.loops()), default=0),
+            self.waiting,
             self.largest[0],
             self.largest[1],
             self.exact,
             step,
         )
+
+    def early(self, loop: Loop) -> int:
+        """The elements of a step that are loaded before they are needed: before its barrier, or a step ahead, where
+        those of the step that runs are held too."""
+        stages = [i for i in loop.items if isinstance(i, Stage)]
+        loads: dict[Expression, None] = {}
+        todo = [root.expression for stage in stages for root in stage.roots]
+        seen: set[Expression] = set()
+        while todo:
+            term = todo.pop()
+            if term in seen:
+                continue
+            seen.add(term)
+            if term.op == "load" and self.tree.storage[term.extra].kind == "buffer" and loop.axis in term.axes:
+                if self.tree.storage[term.extra].buffer not in self.written:
+                    loads[term] = None
+            if term.op != "reduce":
+                todo.extend(term.arguments)
+        once = [t for t in loads if all(a.role != "reduced" and self.placement.once(a) for a in t.axes)]
+        meets = bool(loop.items) and isinstance(loop.items[0], Barrier) and loop.items[0].kind == "grid"
+        return (1 if meets else 2) * sum(self.tile([a for a in t.axes if a.role == "own"]) for t in once)
 
     def tile(self, axes: Iterable[Axis], rows: bool = True) -> int:
         """The elements of a tile over own axes."""
@@ -261,5 +299,8 @@ class _Estimate:
                     self.resident += blocks * size * BYTES[operand.dtype]
             else:
                 operands[operand] = size // 2 if half else size
+                if self.placement.unrolled:
+                    blocks = prod(self.blocks(a) for a in term.extra[1])
+                    self.waiting = max(self.waiting, (blocks - 1) * operands[operand])
         # Sixteen rows keep a quarter of a tensor core busy at best.
         return count * depth * 2 / (0.25 * self.chip.rates[kind] / self.chip.multiprocessors), 0

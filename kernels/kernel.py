@@ -106,6 +106,8 @@ class Kernel:
         arguments: in order.
         grid: one to three axes.
         warps, stages: launch options.
+        registers: how many registers a thread may have; None leaves it to the compiler, which would rather spill a few
+            than hold fewer programs at once.
         cooperative: whether all programs of the grid must run at once (it has grid barriers).
         strategy: "pointwise", "contract", "resident", "streamed" or "cooperative".
         account: what a launch costs.
@@ -118,6 +120,7 @@ class Kernel:
     grid: tuple[Tiles, ...]
     warps: int = 4
     stages: int = 2
+    registers: int | None = None
     cooperative: bool = False
     strategy: str = "pointwise"
     header: str = ""
@@ -128,7 +131,7 @@ class Kernel:
     def key(self) -> str:
         """A hash of everything that decides the machine code: the text, the types of its arguments, the options."""
         types = " ".join(f"{a.kind}:{a.dtype}" for a in self.arguments)
-        options = f"{self.warps} {self.stages} {self.cooperative} {types}"
+        options = f"{self.warps} {self.stages} {self.registers} {self.cooperative} {types}"
         return hashlib.sha256(f"{options}\n{self.source}".encode()).hexdigest()[:32]
 
     def programs(self, sizes: Mapping[str, int]) -> tuple[int, ...]:

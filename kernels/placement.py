@@ -11,6 +11,11 @@ from dataclasses import dataclass, field
 
 from .expressions import Axis
 
+EARLY = 32
+"""How many registers of a thread hold what is loaded before it is needed."""
+WAITING = 64
+"""How many registers of a thread hold blocks that are loaded together."""
+
 
 def power_of_two(n: int) -> int:
     """The smallest power of two that is at least n."""

@@ -145,12 +145,15 @@ def aligned_arguments(kernel: Kernel) -> tuple[int, ...]:
 
 def compile_options(kernel: Kernel) -> dict[str, Any]:
     """The options that a kernel is compiled with, each one given: Triton's defaults differ between releases."""
-    return {
+    options = {
         "num_warps": kernel.warps,
         "num_stages": kernel.stages,
         "enable_fp_fusion": True,
         "launch_cooperative_grid": kernel.cooperative,
     }
+    if kernel.registers is not None:
+        options["maxnreg"] = kernel.registers
+    return options
 
 
 def compile_ahead(kernel: Kernel, target: Target, patience: float = 600.0) -> Resources:

@@ -111,7 +111,9 @@ def plan_kernel(
     placement = proposal.placement
     name = "scan" if group.scans else "pointwise"
     kernel, buffers = emit(proposal.trees, placement, name, parts.program, ragged, request.numerics)
-    kernel = replace(kernel, why=why, header=header(parts, kernel, buffers, why))
+    # What a loop holds for all steps is worth more than a second program beside it.
+    registers = request.chip.registers_per_thread if group.scans and request.chip.backend == "cuda" else None
+    kernel = replace(kernel, why=why, header=header(parts, kernel, buffers, why), registers=registers)
     return kernel, buffers, Choice(placement, proposal.estimate, why)
 
 
@@ -269,7 +271,7 @@ def _cooperative(parts: Partition, group: Group, request: Request, rows: int) ->
                 "cooperative",
                 rows=rows,
                 own=own,
-                reduced=dict.fromkeys(ints, 32 if exact else 128 if resident else wide),
+                reduced=dict.fromkeys(ints, 32 if exact else 2 * wide if resident else wide),
                 resident=resident,
                 unrolled=resident,
                 grid=frozenset(own),
@@ -348,7 +350,7 @@ def _sized(parts: Partition, group: Group, axes: Axes, placement: Placement, req
         if needs_grid(tree) and not placement.exchanged:
             raise Unsupported("programs that were to be independent need one another")
         made = estimate(tree, placement, request)
-        if made.largest <= LARGEST_TILE and made.registers(8) <= request.chip.registers_per_thread:
+        if made.largest <= LARGEST_TILE and made.fits(request.chip):
             break
         smaller = _halved(placement, made)
         if smaller is None:

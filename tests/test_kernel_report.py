@@ -93,7 +93,7 @@ def test_contractions_run_in_tf32_where_torch_is_set_to():
 def test_another_target():
     planned = recurrence().planned(target="gfx942")
     assert planned.target == "gfx942" and "Instinct MI300X" in planned.title
-    assert "a step is estimated at" in scans(planned)[0].why
+    assert "a step of 32 rows is estimated at" in scans(planned)[0].why
 
 
 def test_equal_layers_are_one_record_forward():

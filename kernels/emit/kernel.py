@@ -12,7 +12,7 @@ from ..flat import FlatProgram, FlatValue
 from ..kernel import Account, Argument, Kernel, Tiles, collected
 from ..loop_tree import Barrier, Loop, Root, Stage, Storage, Store, Tree
 from ..operations import BYTES
-from ..placement import Placement
+from ..placement import EARLY, Placement
 from ..tiles import Tile, TileDim, broadcast, combine, union
 from .reductions import ReductionWriter
 from .writer import Numerics, Scope, shape
@@ -85,10 +85,6 @@ def _branched(bodies: Sequence[Sequence[str]]) -> list[str]:
         lines.append(f"    if tl.program_id(2) == {branch}:")
         lines.extend(f"    {line}" for line in body)
     return lines
-
-
-EARLY = 32
-"""How many registers of a thread hold what is loaded before it is needed."""
 
 
 class KernelWriter(ReductionWriter):
@@ -342,6 +338,8 @@ class KernelWriter(ReductionWriter):
         after = self.loads_at_step(terms, axis, [f"{tile.text}_next" for tile in here])
         self.axis_tile[axis], self.axis_mask[axis] = now, live
         self.scope.known.update(zip(terms, here))
+        # Both together load the elements of every step once.
+        self.read += [(BYTES[term.extra.dtype], *self.times(term.axes)) for term in terms]
         return [(tile.text, following.text) for tile, following in zip(here, after)]
 
     def bind_step(self, axis: Axis, name: str, index: str, before: str, steps: str, length: Tile | None) -> None:

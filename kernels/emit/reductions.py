@@ -8,14 +8,13 @@ from math import prod
 
 from ..expressions import Axis, Expression
 from ..operations import BYTES, HALVES, TYPES, cast, computed, neutral, widened
+from ..placement import WAITING
 from ..tiles import Tile, TileDim, broadcast, call, combine, union
 from .terms import TermWriter
 from .writer import permutation, shape
 
 DOT = 16
 """The fewest rows, columns and depth of a matrix product."""
-WAITING = 64
-"""How many registers of a thread hold blocks that are loaded together."""
 HINTS = {"sum": "total", "max": "greatest", "min": "least", "argmax": "position"}
 
 
