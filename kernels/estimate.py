@@ -16,13 +16,15 @@ from .barriers import written_values
 from .expressions import Axis, Expression
 from .loop_tree import Barrier, Loop, Stage, Tree
 from .operations import BYTES, HALVES
-from .placement import EARLY, WAITING, Placement
+from .placement import Placement
 from .targets import Target
 
 REGISTERS = 64
 """Registers of a thread that addresses, indices and constants take."""
 MARGIN = 50
 """Registers of a thread that are left free: what the estimate does not know of."""
+LEANER = 40
+"""How many more are left free each time that a kernel was found to spill."""
 EXACT_REGISTERS = 80
 """Registers of a thread that a product in exact precision takes beside its operands and sums."""
 EXACT_TILE = 16 * 32 * 32
@@ -43,7 +45,8 @@ class Estimate:
         shared: bytes of shared memory.
         live: elements of the tiles that a program holds at once.
         early: elements that are loaded before they are needed, of a step or of the next one too; `waiting`: words of
-            blocks that are loaded together.
+            blocks that are loaded together; `placement` says how many of them at most.
+        margin: registers of a thread that are left free.
         largest: elements of the largest tile, and `largest_axes` the axes of it.
         exact: of the largest product in exact single or double precision, rows × columns × depth.
         step: seconds of a step of the outermost loop.
@@ -53,6 +56,8 @@ class Estimate:
     live: int
     early: int
     waiting: int
+    placement: Placement
+    margin: int
     largest: int
     largest_axes: tuple[Axis, ...]
     exact: int
@@ -61,7 +66,8 @@ class Estimate:
     def registers(self, warps: int) -> int:
         """Registers of a thread."""
         threads = 32 * warps
-        ahead = min(self.early // threads, 2 * EARLY) + min(self.waiting // threads, WAITING)
+        early, waiting = self.placement.early, self.placement.waiting
+        ahead = min(self.early // threads, 2 * early) + min(self.waiting // threads, waiting)
         return REGISTERS + self.live // threads + ahead + EXACT_REGISTERS * (self.exact > 0)
 
     def warps(self, chip: Target) -> int:
@@ -73,7 +79,7 @@ class Estimate:
 
     def fits(self, chip: Target, warps: int = 8) -> bool:
         """Whether so many warps have registers for the tiles."""
-        return self.registers(warps) <= chip.registers_per_thread - MARGIN
+        return self.registers(warps) <= chip.registers_per_thread - self.margin
 
     def lacks(self, chip: Target) -> str:
         """What the chip has not enough of; empty where a program fits."""
@@ -95,6 +101,7 @@ def estimate(tree: Tree, placement: Placement, request: Any) -> Estimate:
 class _Estimate:
     def __init__(self, tree: Tree, placement: Placement, request: Any):
         self.tree, self.placement = tree, placement
+        self.request = request
         self.chip: Target = request.chip
         self.numerics = request.numerics
         self.written = written_values(tree)
@@ -118,6 +125,8 @@ class _Estimate:
             self.live + carried + self.kept,
             max((self.early(loop) for loop in self.tree.loops()), default=0),
             self.waiting,
+            self.placement,
+            MARGIN + LEANER * self.request.lean,
             self.largest[0],
             self.largest[1],
             self.exact,

@@ -39,6 +39,8 @@ class Placement:
         unrolled: whether the blocks of reduced axes are written out one after another, so that what is resident can be
             named block by block.
         list_block: the block of axes whose extent is a list size.
+        early, waiting: how many registers of a thread hold what is loaded before it is needed, and blocks that are
+            loaded together.
         branches: where several loop trees stand side by side on the grid, the placement of each.
     """
 
@@ -54,6 +56,8 @@ class Placement:
     stages: int = 2
     unrolled: bool = False
     list_block: int = 16
+    early: int = EARLY
+    waiting: int = WAITING
     branches: tuple[Placement, ...] = ()
 
     def block(self, axis: Axis) -> int:

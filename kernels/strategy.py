@@ -22,7 +22,7 @@ from .flat import FlatEquation, FlatScan, FlatValue, Unsupported, origin
 from .kernel import Kernel
 from .loop_tree import Tree
 from .partition import Partition
-from .placement import Placement, power_of_two
+from .placement import EARLY, WAITING, Placement, power_of_two
 from .scheduling import Group, build, members
 from .targets import Target, target
 
@@ -57,6 +57,7 @@ class Request:
         vendor: whether contractions outside of loops go to the vendor's library.
         block: the most elements of an axis, and rows, that are computed at once; None leaves it to the strategy.
         rows: for how many rows scans are planned, see `typical_rows`.
+        lean: how often the compiler has found that the kernel spills registers: each time it is to take fewer.
     """
 
     target: str = "sm_90"
@@ -66,6 +67,7 @@ class Request:
     vendor: bool = True
     block: int | None = None
     rows: int = _TYPICAL[0]
+    lean: int = 0
 
     @property
     def chip(self) -> Target:
@@ -115,6 +117,10 @@ def plan_kernel(
     registers = request.chip.registers_per_thread if group.scans and request.chip.backend == "cuda" else None
     kernel = replace(kernel, why=why, header=header(parts, kernel, buffers, why), registers=registers)
     return kernel, buffers, Choice(placement, proposal.estimate, why)
+
+
+LEANEST = 3
+"""How often a kernel that spills is planned again."""
 
 
 def header(parts: Partition, kernel: Kernel, buffers: Mapping[str, FlatValue], why: str) -> str:
@@ -345,6 +351,8 @@ def _spread(group: Group, axes: Axes, allowed: set[int]) -> int | None:
 def _sized(parts: Partition, group: Group, axes: Axes, placement: Placement, request: Request) -> Proposal:
     """A placement whose tiles are as large as a program can hold: blocks are halved, the largest first; and the number
     of warps that its tiles want."""
+    if request.lean:
+        placement = replace(placement, early=EARLY >> 2 * request.lean, waiting=WAITING >> 2 * request.lean)
     while True:
         tree = _tree(parts, group, axes, placement)
         if needs_grid(tree) and not placement.exchanged:

@@ -192,6 +192,7 @@ def _compile(model: Model, options: argparse.Namespace) -> int:
         if len(plans) > 1:
             plans = [planned.labelled(label) for planned, label in zip(plans, _labels(entries))]
         found = kernel_report.resources(plans, options.patience)
+        plans = kernel_report.settled(plans, found, options.patience)
         written = _write(unfinished, plans, found)
     signatures = [model._entry(entry).evaluation.signature for entry in entries]
     print("\n".join([*signatures, f"for {plans[0].title}", "", kernel_report.resource_table(plans, found)]))

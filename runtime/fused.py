@@ -7,7 +7,7 @@ evaluated by the eager evaluator between the launches, under the maps they stand
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
@@ -16,23 +16,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..compiler.errors import StrategyError
 from ..compiler.ir import Graph, Lambda
 from ..compiler.sizes import Named, Size
 from ..kernels.emit import ORDER_OF, Numerics
 from ..kernels.flat import FlatOpaque, FlatProgram, FlatScan, FlatValue, Unsupported, flatten
 from ..kernels.kernel import Kernel
-from ..kernels.partition import EvaluatorStep, KernelStep, partition
-from ..kernels.strategy import Choice, Request, plan_kernel, typical_rows
+from ..kernels.partition import EvaluatorStep, KernelStep, Partition, partition
+from ..kernels.scheduling import Group
+from ..kernels.strategy import LEANEST, Choice, Request, plan_kernel, typical_rows
 from ..kernels.targets import TARGETS, Target, target
 from . import compat, eager, stepwise
 from .call_precision import tf32_chosen
 from .dtypes import DTYPES
 from .eager_sizes import Environment, Extent
 from .flat_bodies import alone
-from .launch import launch
+from .launch import launch, spilled
 from .stepwise import PlannedLoop
 
-__all__ = ["Fused", "PlannedKernel", "current_request", "of", "plan", "requested", "run"]
+__all__ = ["Fused", "PlannedKernel", "PlannedLoop", "current_request", "of", "plan", "requested", "run"]
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,14 @@ class PlannedKernel:
         kernel: the kernel.
         buffers: the values that lie in its buffers.
         choice: its placement, and why.
+        again: plans it anew, leaner by so much.
         trips: of a kernel in a loop of the host, how often it runs.
     """
 
     kernel: Kernel
     buffers: Mapping[str, FlatValue]
     choice: Choice
+    again: Callable[[int], PlannedKernel]
     trips: Size | None = None
 
 
@@ -68,6 +72,30 @@ def _kernels(step: PlannedKernel | PlannedEvaluation | PlannedLoop) -> tuple[Pla
     if isinstance(step, PlannedLoop):
         return tuple(replace(k, trips=step.size) for k in step.step.kernels)
     return ()
+
+
+def _planned_kernel(parts: Partition, group: Group, request: Request, ragged: frozenset[str]) -> PlannedKernel:
+    def again(lean: int) -> PlannedKernel:
+        return PlannedKernel(*plan_kernel(parts, group, replace(request, lean=lean), ragged), again)
+
+    return again(request.lean)
+
+
+def settled(planned: PlannedKernel, spilled: Callable[[Kernel], int]) -> PlannedKernel:
+    """A kernel, or of the leaner ones in its place the one that spills least; see `Fused.settle`."""
+    best, least = planned, spilled(planned.kernel)
+    for lean in range(1, LEANEST + 1):
+        if not least:
+            break
+        try:
+            other = planned.again(lean)
+        except StrategyError:
+            # No leaner kernel holds the step.
+            break
+        found = spilled(other.kernel) if other.kernel.key != best.kernel.key else least
+        if found < least:
+            best, least = other, found
+    return best
 
 
 class Fused:
@@ -92,14 +120,30 @@ class Fused:
         self.steps: list[PlannedKernel | PlannedEvaluation | PlannedLoop] = []
         for step in parts.steps:
             if isinstance(step, KernelStep):
-                kernel, buffers, choice = plan_kernel(parts, step.group, request, ragged)
-                self.steps.append(PlannedKernel(kernel, buffers, choice))
+                self.steps.append(_planned_kernel(parts, step.group, request, ragged))
             else:
                 self.steps.append(self._between(step, request))
+        self._gather()
+        self._tables: dict[torch.device, dict[FlatValue, Tensor]] = {}
+
+    def _gather(self) -> None:
         self.kernels = tuple(k for s in self.steps for k in _kernels(s))
         self.tables = {a.size for k in self.kernels for a in k.kernel.arguments if a.kind == "lengths"}
         self._released = self._releases()
-        self._tables: dict[torch.device, dict[FlatValue, Tensor]] = {}
+
+    def settle(self, spilled: Callable[[Kernel], int]) -> None:
+        """Plan the kernels that spill registers again, leaner, as long as that helps: what a compiler makes of a kernel
+        no estimate knows.
+
+        Arguments:
+            spilled: compiles a kernel, and says how much of its registers it spills.
+        """
+        for place, step in enumerate(self.steps):
+            if isinstance(step, PlannedLoop):
+                step.step.settle(spilled)
+            elif isinstance(step, PlannedKernel):
+                self.steps[place] = settled(step, spilled)
+        self._gather()
 
     def _between(self, step: EvaluatorStep, request: Request) -> PlannedEvaluation | PlannedLoop:
         """What runs between kernels: a loop whose step has kernels, if it is one, or an evaluation."""
@@ -259,7 +303,14 @@ def of(program: Any, device: torch.device, ragged: frozenset[str], extents: Mapp
         return None
     request = replace(request, rows=typical_rows(batch_rows(flat, extents)))
     held = {d.name for d in program.graph.sizes if d.input is not None}
-    made = program.once(("kernels", request, ragged), lambda: _planned(flat, request, ragged | held))
+
+    def make() -> Fused | str:
+        planned = _planned(flat, request, ragged | held)
+        if isinstance(planned, Fused) and not request.numerics.interpreted:
+            planned.settle(lambda kernel: spilled(kernel, device))
+        return planned
+
+    made = program.once(("kernels", request, ragged), make)
     return None if isinstance(made, str) else made
 
 

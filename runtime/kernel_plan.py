@@ -34,6 +34,7 @@ class KernelRecord:
         why: how its strategy was chosen.
         launches: how often a call launches it.
         where: the places in the user's program whose results it writes.
+        planned: the kernel as it stands in its program.
     """
 
     name: str
@@ -42,6 +43,7 @@ class KernelRecord:
     why: str
     launches: int
     where: tuple[Source, ...]
+    planned: fused.PlannedKernel
 
     @property
     def strategy(self) -> str:
@@ -195,7 +197,7 @@ def _records(planned: Iterable[fused.PlannedKernel], direction: str) -> list[Ker
         known = found.get(kernel.key)
         if known is None:
             name = f"{direction}_{len(found) + 1}_{kernel.name}"
-            found[kernel.key] = KernelRecord(name, direction, kernel, each.choice.why, 1, where)
+            found[kernel.key] = KernelRecord(name, direction, kernel, each.choice.why, 1, where, each)
         else:
             places = tuple(dict.fromkeys((*known.where, *where)))
             found[kernel.key] = replace(known, launches=known.launches + 1, where=places)
@@ -205,7 +207,11 @@ def _records(planned: Iterable[fused.PlannedKernel], direction: str) -> list[Ker
 def _evaluations(made: fused.Fused, direction: str) -> list[Evaluated]:
     counted: Counter[Evaluated] = Counter()
     for step in made.steps:
-        if not isinstance(step, fused.PlannedKernel):
+        if isinstance(step, fused.PlannedLoop):
+            launches = len(step.step.kernels)
+            operation = f"a loop of {step.size} steps, {launches} launch{'es' * (launches != 1)} each, run by the host"
+            counted[Evaluated(direction, operation, step.reason, where=step.source)] += 1
+        elif not isinstance(step, fused.PlannedKernel):
             operation, where = _operation(step.body)
             counted[Evaluated(direction, operation, step.reason, where=where)] += 1
     return [replace(each, count=count) for each, count in counted.items()]

@@ -8,17 +8,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ..compiler.sizes import Size
-from ..kernels.kernel import Tiles
+from ..kernels.kernel import Kernel, Tiles
 from ..kernels.resources import Resources, compile_many, violations
 from ..kernels.strategy import Request
+from . import fused
 from .kernel_plan import Evaluated, KernelRecord, Planned, tiles_text
 from .report import place, table, times
 
-__all__ = ["as_json", "faults", "formula", "lines", "resource_table", "resources", "texts"]
+__all__ = ["as_json", "faults", "formula", "lines", "resource_table", "resources", "settled", "texts"]
 
 DIRECTIONS = ("forward", "backward")
 _PLACES = 4  # of the user's program, shown for a kernel
@@ -136,6 +137,29 @@ def resources(plans: Iterable[Planned], patience: float = 600.0) -> dict[str, Re
         return {}
     found = compile_many(kernels.values(), {planned.target for planned in plans}, patience=patience)
     return {kernel.key: answer for (kernel, _), answer in found.items()}
+
+
+def settled(plans: Iterable[Planned], found: dict[str, Resources | str], patience: float = 600.0) -> list[Planned]:
+    """The plans with leaner kernels in the place of those that spill registers, as the first call on a device has them.
+
+    Arguments:
+        plans: plans for one target.
+        found: what `resources` gave for them; what the leaner kernels take is added.
+        patience: seconds after which the compilation of one kernel is stopped.
+    """
+
+    def settle(record: KernelRecord, target: str) -> KernelRecord:
+        def spilled(kernel: Kernel) -> int:
+            if kernel.key not in found:
+                found[kernel.key] = compile_many([kernel], [target], 1, patience)[kernel, target]
+            answer = found[kernel.key]
+            # One that does not compile is shown as it is.
+            return answer.spilled if isinstance(answer, Resources) else 0
+
+        planned = fused.settled(record.planned, spilled)
+        return replace(record, kernel=planned.kernel, why=planned.choice.why, planned=planned)
+
+    return [replace(p, kernels=tuple(settle(each, p.target) for each in p.kernels)) for p in plans]
 
 
 def faults(record: KernelRecord, request: Request, found: Mapping[str, Resources | str]) -> list[str]:

@@ -29,7 +29,7 @@ from ..kernels.kernel import Kernel, Tiles
 from . import compat, kernel_cache
 from .dtypes import DTYPES
 
-__all__ = ["Counts", "Launcher", "counts", "launch", "launcher", "prepare"]
+__all__ = ["Counts", "Launcher", "counts", "launch", "launcher", "prepare", "spilled"]
 
 _LARGEST_SIZE = 2**31 - 1
 # The second and third axis of a grid have 16 bits on NVIDIA's devices.
@@ -120,6 +120,16 @@ def prepare(kernel: Kernel, device: torch.device) -> None:
         MissingTriton: Triton is not installed.
     """
     launcher(kernel).prepare(device)
+
+
+def spilled(kernel: Kernel, device: torch.device) -> int:
+    """How many words a thread of a kernel keeps in memory for want of registers on a CUDA device; it is compiled there.
+
+    Raises:
+        LaunchError: the kernel needs more than the device has.
+        CaptureError: a CUDA graph is being captured and the kernel was not compiled before.
+    """
+    return launcher(kernel).prepare(device).compiled.n_spills
 
 
 @dataclass(frozen=True)
@@ -271,12 +281,13 @@ class Launcher:
             self._queue(device.index, plan.grid, arguments, misaligned)
         _count(_launches, self._name)
 
-    def prepare(self, device: torch.device) -> None:
-        """Compile the kernel for a device and load it there; see `prepare`."""
-        if device.type == "cuda" and not self._code.interpreted:
-            index = torch.cuda.current_device() if device.index is None else device.index
-            with torch.cuda.device(index):
-                self._code.form(index, _ALIGNED)
+    def prepare(self, device: torch.device) -> _Form | None:
+        """Compile the kernel for a device and load it there; see `prepare`. None where nothing is compiled."""
+        if device.type != "cuda" or self._code.interpreted:
+            return None
+        index = torch.cuda.current_device() if device.index is None else device.index
+        with torch.cuda.device(index):
+            return self._code.form(index, _ALIGNED)
 
     def _tensors(self, buffers: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> list[Tensor]:
         """The tensors of the call in the order of the arguments, all of them fit to be given to the kernel."""

@@ -34,6 +34,7 @@ class PlannedLoop:
         captured, carries: how many of its inputs are these.
         size: how often it runs; `reverse`: from the last element to the first.
         reason: why no kernel holds it.
+        source: the place in the user's program.
     """
 
     step: Any
@@ -46,6 +47,7 @@ class PlannedLoop:
     size: Size
     reverse: bool
     reason: str
+    source: Any = None
 
     def run(
         self, operands: Sequence[Tensor], lengths: Mapping[str, Tensor], sizes: Environment, extents: Mapping[str, int]
@@ -132,4 +134,5 @@ def plan_loop(item: FlatOpaque, program: FlatProgram, plan: Callable[[Graph], An
         size,
         a["reverse"],
         item.reason,
+        equation.source,
     )

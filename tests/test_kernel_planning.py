@@ -409,6 +409,33 @@ def test_the_choice_for_an_lstm(target: str) -> None:
     assert "streamed" in forward.kernel.why and "resident not: its weights and tiles" in forward.kernel.why
 
 
+def test_a_kernel_that_spills_is_planned_again() -> None:
+    graph = graphs(*CELLS["lstm"](64), operands="bf16").forward
+    (first,) = loops(planned(graph))
+
+    def until(lean: int) -> fused.PlannedKernel:
+        """The kernel where all that are less lean spill, each less than the one before."""
+        made, seen = planned(graph), {}
+
+        def spilled(kernel: Any) -> int:
+            return max(0, lean - seen.setdefault(kernel.key, len(seen))) if kernel.name == "scan" else 0
+
+        made.settle(spilled)
+        return loops(made)[0]
+
+    assert until(0).kernel.key == first.kernel.key
+    leaner = [until(lean).choice for lean in (1, 2)]
+    budgets = [c.placement.early + c.placement.waiting for c in (first.choice, *leaner)]
+    assert budgets == sorted(set(budgets), reverse=True)
+    registers = lambda choice: choice.estimate.registers(choice.placement.warps)
+    assert registers(leaner[1]) < registers(leaner[0]) < registers(first.choice)
+    # Of those that all spill, the one that does least; of equals, the first.
+    assert until(10).choice.placement.early == 0
+    made = planned(graph)
+    made.settle(lambda kernel: 8)
+    assert loops(made)[0].kernel.key == first.kernel.key
+
+
 def test_tiles_grow_with_the_batch() -> None:
     """A wide LSTM's programs are so many that a larger batch takes larger tiles; a very large one needs no exchange."""
     graph = graphs(*CELLS["lstm"](512), operands="bf16").forward

@@ -27,7 +27,7 @@ from foldfuse.compiler.pipeline import Compiled
 from foldfuse.kernels.emit import Numerics
 from foldfuse.kernels.kernel import Kernel
 from foldfuse.kernels.resources import Resources, compile_many, violations
-from foldfuse.kernels.strategy import Request
+from foldfuse.kernels.strategy import Request, typical_rows
 from foldfuse.kernels.targets import target
 from foldfuse.runtime import fused
 
@@ -46,16 +46,19 @@ SLOW = 1024
 
 @dataclass(frozen=True)
 class Case:
-    """One combination: the kernel of a cell's loop, forward or backward, of a width and dtype, on a target."""
+    """One combination: the kernel of a cell's loop, forward or backward, of a width and dtype, on a target, for a batch
+    of some number of rows."""
 
     cell: str
     width: int
     dtype: str
     target: str
     which: str
+    rows: int = 32
 
     def __str__(self) -> str:
-        return f"{self.cell} {self.which}, H = {self.width}, {self.dtype}, {self.target}"
+        batch = f", {self.rows} rows" if self.rows != 32 else ""
+        return f"{self.cell} {self.which}, H = {self.width}, {self.dtype}, {self.target}{batch}"
 
 
 def every(
@@ -64,9 +67,10 @@ def every(
     dtypes: Iterable[str] = DTYPES,
     targets: Iterable[str] = TARGETS,
     passes: Iterable[str] = PASSES,
+    rows: Iterable[int] = (32,),
 ) -> list[Case]:
     """The product of the factors."""
-    return [Case(*values) for values in product(cells, widths, dtypes, targets, passes)]
+    return [Case(*values) for values in product(cells, widths, dtypes, targets, passes, rows)]
 
 
 def covering(cases: Sequence[Case]) -> list[Case]:
@@ -89,19 +93,34 @@ def compiled_graphs(cell: str, width: int, half: bool) -> Compiled:
     return graphs(*CELLS[cell](width), operands="bf16" if half else None)
 
 
-def planned(case: Case, force: str | None = None) -> tuple[Kernel, ...]:
+def planned(case: Case, force: str | None = None) -> tuple[fused.PlannedKernel, ...]:
     """All kernels of a case."""
     graph = getattr(compiled_graphs(case.cell, case.width, case.dtype == "bf16"), case.which)
     numerics = Numerics("tf32" if case.dtype == "tf32" else "ieee")
-    made = fused.plan(graph, Request(case.target, numerics, force, strict=force is not None), frozenset())
+    request = Request(case.target, numerics, force, strict=force is not None, rows=typical_rows(case.rows))
+    made = fused.plan(graph, request, frozenset())
     assert isinstance(made, fused.Fused), f"{case}: {made}"
-    return tuple(step.kernel for step in made.kernels)
+    return made.kernels
 
 
-def loop_of(case: Case, kernels: Sequence[Kernel]) -> Kernel:
+def loop_of(kernels: Sequence[fused.PlannedKernel]) -> fused.PlannedKernel:
     """The one of a case's kernels that runs over time."""
-    (loop,) = (kernel for kernel in kernels if kernel.name.startswith("scan"))
+    (loop,) = (planned for planned in kernels if planned.kernel.name.startswith("scan"))
     return loop
+
+
+def compiled(kernels: Sequence[fused.PlannedKernel], name: str, processes: int) -> list[tuple[Kernel, Resources | str]]:
+    """The kernels as a device would have them, those that spill planned again, and what each takes."""
+    found = compile_many([each.kernel for each in kernels], [name], processes)
+
+    def spilled(kernel: Kernel) -> int:
+        if (kernel, name) not in found:
+            found.update(compile_many([kernel], [name], 1))
+        answer = found[kernel, name]
+        return answer.spilled if isinstance(answer, Resources) else 0
+
+    settled = [fused.settled(each, spilled).kernel for each in kernels]
+    return [(kernel, found[kernel, name]) for kernel in settled]
 
 
 def faults(case: Case, kernel: Kernel, found: Resources | str) -> list[str]:
@@ -132,13 +151,11 @@ def test_the_selection_meets_every_pair() -> None:
 @outside_leg_b
 def test_the_kernels_of_recurrences_fit() -> None:
     chosen = covering(every())
-    loops = {case: loop_of(case, planned(case)) for case in chosen}
     wrong = []
     for name in TARGETS:
         mine = [case for case in chosen if case.target == name]
-        found = compile_many([loops[case] for case in mine], [name], 2)
-        for case in mine:
-            wrong += [f"{case}: {fault}" for fault in faults(case, loops[case], found[loops[case], name])]
+        for case, made in zip(mine, compiled([loop_of(planned(case)) for case in mine], name, 2)):
+            wrong += [f"{case}: {fault}" for fault in faults(case, *made)]
     assert not wrong, "\n".join(wrong)
 
 
@@ -152,19 +169,18 @@ def rows(cases: Sequence[Case], pointwise: bool, force: str | None, processes: i
         groups.setdefault((case.cell, case.width, case.target), []).append(case)
     seen: set[tuple[str, str]] = set()
     for (_, _, name), mine in groups.items():
-        kernels: list[tuple[Case, Kernel]] = []
+        kernels: list[tuple[Case, fused.PlannedKernel]] = []
         for case in mine:
             try:
                 made = planned(case, force)
             except Exception as error:
                 yield f"{case}: {type(error).__name__}: {error}", True
                 continue
-            kernels += [(case, kernel) for kernel in made if pointwise or kernel.name.startswith("scan")]
-        kernels = [(case, kernel) for case, kernel in kernels if (kernel.key, name) not in seen]
-        seen.update((kernel.key, name) for _, kernel in kernels)
-        found = compile_many([kernel for _, kernel in kernels], [name], processes)
-        for case, kernel in kernels:
-            resources = found[kernel, name]
+            kernels += [(case, each) for each in made if pointwise or each.kernel.name.startswith("scan")]
+        kernels = [(case, each) for case, each in kernels if (each.kernel.key, name) not in seen]
+        seen.update((each.kernel.key, name) for _, each in kernels)
+        answers = compiled([each for _, each in kernels], name, processes)
+        for (case, _), (kernel, resources) in zip(kernels, answers):
             wrong = faults(case, kernel, resources)
             line = f"{case}: {kernel.name} {kernel.strategy}, {kernel.warps} warps"
             if isinstance(resources, Resources):
@@ -184,12 +200,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES)
     parser.add_argument("--targets", nargs="+", default=TARGETS)
     parser.add_argument("--passes", nargs="+", default=PASSES, choices=PASSES)
+    parser.add_argument("--rows", nargs="+", type=int, default=(32,), help="of the batch (default: 32)")
     parser.add_argument("--pointwise", action="store_true", help="compile the kernels without a loop too")
     parser.add_argument("--force", help="the strategy of loops; left out, the cost model's choice")
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args(arguments)
 
-    cases = every(given.cells, given.widths, given.dtypes, given.targets, given.passes)
+    cases = every(given.cells, given.widths, given.dtypes, given.targets, given.passes, given.rows)
     if not given.all and cases == every():
         cases = covering(cases)
     count = bad = 0

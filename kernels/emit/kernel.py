@@ -12,7 +12,7 @@ from ..flat import FlatProgram, FlatValue
 from ..kernel import Account, Argument, Kernel, Tiles, collected
 from ..loop_tree import Barrier, Loop, Root, Stage, Storage, Store, Tree
 from ..operations import BYTES
-from ..placement import EARLY, Placement
+from ..placement import Placement
 from ..tiles import Tile, TileDim, broadcast, combine, union
 from .reductions import ReductionWriter
 from .writer import Numerics, Scope, shape
@@ -273,7 +273,7 @@ class KernelWriter(ReductionWriter):
         """The loads of a step that need not wait for anything: elements of lists that lie there before the kernel runs,
         up to the next barrier of the grid, as many as registers have room for."""
         found: dict[Expression, None] = {}
-        room = EARLY * 32 * self.placement.warps
+        room = self.placement.early * 32 * self.placement.warps
         for item in items:
             if isinstance(item, Loop) or (isinstance(item, Barrier) and item.kind == "grid"):
                 break

@@ -8,7 +8,6 @@ from math import prod
 
 from ..expressions import Axis, Expression
 from ..operations import BYTES, HALVES, TYPES, cast, computed, neutral, widened
-from ..placement import WAITING
 from ..tiles import Tile, TileDim, broadcast, call, combine, union
 from .terms import TermWriter
 from .writer import permutation, shape
@@ -177,7 +176,7 @@ class ReductionWriter(TermWriter):
         Returns:
             How many blocks these are, at least one.
         """
-        room = WAITING * 32 * self.placement.warps
+        room = self.placement.waiting * 32 * self.placement.warps
         for count, names in enumerate(blocks):
             loads: dict[Expression, None] = {}
             todo = [self.arena.rename(a, names) for member in members for a in member.arguments]
