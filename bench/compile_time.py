@@ -4,7 +4,7 @@ The expression is a stack of LSTM layers. Two claims are measured. The time grow
 length of a list, T, does not enter it: a model whose graphs are made runs on another T without making anything new.
 Both the time that passed and the processor's are given: where they differ, other programs had the machine too.
 
-    python -m foldfuse.bench.compile_time
+    foldfuse bench compile-time
 """
 
 import os
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: the command line; the program's own where left out.
     """
-    parser = report.parser(__doc__.splitlines()[0])
+    parser = report.parser("compile-time", __doc__)
     parser.add_argument("--layers", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--lengths", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--hidden", type=int, default=64)

@@ -3,7 +3,7 @@
 Each repeat gets a forest that was never seen, so that the first call does the work; a second call on an equal forest
 shows what its cache gives.
 
-    python -m foldfuse.bench.forest
+    foldfuse bench forest
 """
 
 import statistics
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: the command line; the program's own where left out.
     """
-    parser = report.parser(__doc__.splitlines()[0])
+    parser = report.parser("forest", __doc__)
     parser.add_argument("--nodes", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args(arguments)

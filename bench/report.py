@@ -10,7 +10,9 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-RESULTS = Path(__file__).resolve().parent / "results"
+_ROOT = Path(__file__).resolve().parent.parent
+# An installed package is no place for a user's files.
+RESULTS = _ROOT / "bench" / "results" if (_ROOT / "pyproject.toml").is_file() else Path("foldfuse_results")
 PACKAGES = ("foldfuse", "torch", "triton", "numpy")
 
 
@@ -26,7 +28,7 @@ def git_commit() -> str | None:
     """Return the commit that was measured, with `+changes` where the tree differs from it; None outside a checkout."""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).resolve().parent.parent), *arguments]
+        command = ["git", "-C", str(_ROOT), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
@@ -65,7 +67,9 @@ def circumstances() -> dict[str, object]:
 
 
 def text_of(value: object) -> str:
-    """Return a table cell: numbers to four significant digits, whole numbers with separators, anything else as is."""
+    """Return a table cell: numbers to four significant digits, whole numbers with separators, a dash for nothing."""
+    if value is None:
+        return "–"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
@@ -129,12 +133,37 @@ def finish(name: str, arguments: argparse.Namespace, tables: Mapping[str, Sequen
     """
     for title, rows in tables.items():
         print(f"\n{title}\n{table(rows)}")
-    settings = {key: value for key, value in vars(arguments).items() if key != "output"}
-    print(f"\nwritten: {write(name, settings, tables, arguments.output)}")
+    print(f"\nwritten: {write(name, settings(arguments), tables, arguments.output)}")
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """Return the command line that every benchmark has; each adds its own arguments to it."""
-    made = argparse.ArgumentParser(description=description)
+def settings(arguments: argparse.Namespace) -> dict[str, object]:
+    """Return what of a parsed command line decides what is measured."""
+    return {key: value for key, value in vars(arguments).items() if key != "output"}
+
+
+def parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Return the command line that every benchmark has; each adds its own arguments to it.
+
+    Args:
+        name: what `foldfuse bench` calls the benchmark.
+        description: its docstring.
+    """
+    made = argparse.ArgumentParser(
+        prog=f"foldfuse bench {name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     made.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON file (default: %(default)s)")
     return made
+
+
+def positive(text: str) -> int:
+    """Return the number of an argument that counts something.
+
+    Raises:
+        ArgumentTypeError: it is less than one.
+    """
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
+    return number

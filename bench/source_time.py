@@ -4,7 +4,7 @@ The expression is a stack of LSTM layers. The time is the processor's: from the 
 adjoint graphs, and from these to the text of all kernels, nothing kept from before. The length of a list does not
 enter: no kernel is made for one. Triton then compiles each distinct text once, ahead of time, for a target.
 
-    python -m foldfuse.bench.source_time
+    foldfuse bench source-time
 """
 
 import os
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: the command line; the program's own where left out.
     """
-    parser = report.parser(__doc__.splitlines()[0])
+    parser = report.parser("source-time", __doc__)
     parser.add_argument("--layers", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--target", default="sm_90")

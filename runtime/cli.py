@@ -1,4 +1,5 @@
-"""The command line: ``foldfuse verify``, ``foldfuse explain`` and ``foldfuse compile``, each of a FILE:NAME."""
+"""The command line: ``foldfuse verify``, ``foldfuse explain`` and ``foldfuse compile``, each of a FILE:NAME, and
+``foldfuse bench``."""
 
 from __future__ import annotations
 
@@ -267,6 +268,25 @@ def _check_replaceable(folder: Path) -> None:
         )
 
 
+# --- bench ------------------------------------------------------------------------------------------------------------
+
+
+def _bench(options: argparse.Namespace) -> int:
+    """Run a benchmark, which parses the rest of the command line; without one, list them."""
+    # Benchmarks stand above the runtime, which does not import them before one is asked for.
+    package = __package__.rpartition(".")[0] + ".bench"
+    known = importlib.import_module(package).BENCHMARKS
+    if options.benchmark is None:
+        modules = {name: importlib.import_module(f"{package}.{module}") for name, module in known.items()}
+        width = max(map(len, known))
+        print("\n".join(f"{name:{width}}  {module.__doc__.splitlines()[0]}" for name, module in modules.items()))
+        print("\nfoldfuse bench NAME --help shows what one measures, and its options")
+        return 0
+    if options.benchmark not in known:
+        raise CommandError(f"there is no benchmark {options.benchmark!r}; there are {', '.join(known)}")
+    return importlib.import_module(f"{package}.{known[options.benchmark]}").main(options.rest) or 0
+
+
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
@@ -323,6 +343,14 @@ def _parser() -> argparse.ArgumentParser:
         help="stop the compilation of a kernel after this time (default: %(default)s)",
     )
     build.set_defaults(run=_compile)
+    measure = commands.add_parser(
+        "bench",
+        help="measure: kernels on a GPU, launches, compile times",
+        description="Run a benchmark, or list them.",
+        usage="foldfuse bench [-h] [NAME [OPTIONS]]",
+    )
+    measure.add_argument("benchmark", nargs="?", metavar="NAME", help="left out, all are listed")
+    measure.add_argument("rest", nargs=argparse.REMAINDER, metavar="OPTIONS", help="of the benchmark; see its --help")
     for command in (check, look, build):
         command.add_argument(
             "program", metavar="FILE:NAME", help="a model, (expression, *types), a dict of entry points, or a function"
@@ -339,10 +367,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0; 1 where a comparison is wrong or a kernel does not fit; 2 where the command or the program
-        is wrong.
+        is wrong. That of a benchmark is its own.
     """
     options = _parser().parse_args(arguments)
     try:
+        if options.command == "bench":
+            return _bench(options)
         model = load(options.program)
         if options.entry is not None and options.entry not in model.entries:
             raise CommandError(f"the model has no entry point {options.entry!r}; it has {', '.join(model.entries)}")

@@ -154,6 +154,10 @@ class _Code:
         if self.interpreted:
             _count(_compiles, kernel.key)
 
+    def runs_on(self, device: torch.device) -> bool:
+        """Whether it can be given tensors of a device."""
+        return device.type == "cuda" or (self.interpreted and device.type == "cpu")
+
     def form(self, index: int, misaligned: frozenset[str]) -> _Form:
         """The form for the current device, which has this index, compiled now if need be."""
         form = self.forms.get((index, misaligned))
@@ -223,15 +227,17 @@ class Launcher:
 
     Arguments:
         kernel: the kernel.
+        code: what it is compiled to; left out, what all kernels of its text are.
 
     Raises:
         MissingTriton: Triton is not installed.
         VerificationError: the text and the arguments of the kernel do not fit together.
     """
 
-    def __init__(self, kernel: Kernel):
+    def __init__(self, kernel: Kernel, code: Any = None):
         with _lock:
-            code = _codes.get(kernel.key)
+            if code is None:
+                code = _codes.get(kernel.key)
             if code is None:
                 code = _codes[kernel.key] = _Code(kernel)
         self._code = code
@@ -299,7 +305,7 @@ class Launcher:
         for given, tensor in zip(self._given, tensors):
             if tensor.dtype is not given.dtype or tensor.device != device or not tensor.is_contiguous():
                 raise self._misfit(given, tensor, device)
-        if device.type != "cuda" and not (device.type == "cpu" and self._code.interpreted):
+        if not self._code.runs_on(device):
             raise self._unsupported(device)
         return tensors
 

@@ -1,7 +1,8 @@
-"""The command line as a user meets it: verify, explain and compile on files, and what it says to a mistake."""
+"""The command line as a user meets it: verify, explain, compile, benchmarks, and what it says to a mistake."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import foldfuse as ff
+from foldfuse.bench import BENCHMARKS, forest
 from foldfuse.compiler.laws import LAWS
 from foldfuse.kernels.resources import Resources
 from foldfuse.runtime import cli, compat, fused, kernel_report, kernel_verification, report, verification
@@ -307,6 +309,60 @@ def test_compile_without_triton(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(kernel_report, "compile_many", raising(ff.MissingTriton("kernels need Triton")))
     status, out, err = run(capsys, "compile", f"{FILE}:encoder", "--out", str(tmp_path / "kernels"))
     assert (status, out) == (2, "") and "MissingTriton" in err and not list(tmp_path.iterdir())
+
+
+# --- bench ------------------------------------------------------------------------------------------------------------
+
+
+def test_bench_lists_what_there_is(capsys):
+    status, out, err = run(capsys, "bench")
+    assert (status, err) == (0, "")
+    lines = out.split("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in lines] == list(BENCHMARKS)
+    for line, module in zip(lines, BENCHMARKS.values(), strict=True):
+        document = importlib.import_module(f"foldfuse.bench.{module}").__doc__
+        assert line.split(maxsplit=1)[1] == document.splitlines()[0]
+    folder = Path(cli.__file__).parent.parent / "bench"
+    runnable = {each.stem for each in folder.glob("*.py") if "\nif __name__ ==" in each.read_text()}
+    assert runnable == set(BENCHMARKS.values()), "every benchmark is listed"
+
+
+@pytest.mark.parametrize(("given", "status"), [(None, 0), (0, 0), (1, 1), (2, 2)])
+def test_bench_hands_on_the_options_and_the_status(capsys, monkeypatch, given, status):
+    seen = []
+    monkeypatch.setattr(forest, "main", lambda arguments: seen.append(arguments) or given)
+    assert run(capsys, "bench", "forest", "--nodes", "7", "-h")[0] == status
+    assert run(capsys, "bench", "forest")[0] == status
+    assert seen == [["--nodes", "7", "-h"], []]
+
+
+def test_bench_runs_one(capsys, tmp_path):
+    status, out, err = run(capsys, "bench", "forest", "--nodes", "50", "--repeats", "1", "--output", str(tmp_path))
+    (file,) = tmp_path.iterdir()
+    assert (status, err) == (0, "") and f"written: {file}" in out
+    assert json.loads(file.read_text())["settings"] == {"nodes": 50, "repeats": 1}
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_says_how_it_is_called(capsys, name):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["bench", name, "--help"])
+    out = capsys.readouterr().out
+    assert stopped.value.code == 0 and out.startswith(f"usage: foldfuse bench {name} ") and "--output" in out
+
+
+def test_bench_of_what_there_is_not(capsys):
+    status, out, err = run(capsys, "bench", "convolutions")
+    assert (status, out) == (2, "") and "there is no benchmark 'convolutions'; there are recurrences, " in err
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["bench", "--quick"])
+    assert stopped.value.code == 2 and "usage: foldfuse" in capsys.readouterr().err
+
+
+def test_benchmarks_are_imported_when_one_is_run():
+    program = "import sys, foldfuse.runtime.cli; print([n for n in sys.modules if n.startswith('foldfuse.bench')])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
 # --- targets ----------------------------------------------------------------------------------------------------------
