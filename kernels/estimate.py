@@ -21,7 +21,7 @@ from .targets import Target
 
 REGISTERS = 64
 """Registers of a thread that addresses, indices and constants take."""
-MARGIN = 50
+MARGIN = 30
 """Registers of a thread that are left free: what the estimate does not know of."""
 LEANER = 40
 """How many more are left free each time that a kernel was found to spill."""
@@ -197,6 +197,7 @@ class _Estimate:
         accumulators = 0
         widest = 0
         operands: dict[Expression, int] = {}
+        together = max((self.together(term) for term in terms if term.op == "reduce"), default=1)
         for term in terms:
             if term.op in ("axis", "number") or term.dtype == "index":
                 continue
@@ -216,7 +217,7 @@ class _Estimate:
                 count = self.elements(term.axes)
                 accumulators += count
                 looped = prod(self.blocks(a) for a in inner)
-                iterations += blocks * (looped - 1)
+                iterations += blocks * (-(-looped // self.together(term)) - 1)
                 depth = prod(self.placement.block(a) for a in inner)
                 if term.extra[2]:
                     seconds, product = self.contraction(term, count, depth, operands)
@@ -234,7 +235,7 @@ class _Estimate:
         for root in stage.roots:
             memory += blocks * out * len(root.stores) * BYTES[root.expression.dtype]
         self.live = max(self.live, accumulators + 2 * widest + out * len(stage.roots) + sum(operands.values()))
-        self.staged = max(self.staged, sum(2 * 4 * n for n in operands.values()))
+        self.staged = max(self.staged, sum(2 * 4 * n for n in operands.values()) * together)
         return LATENCY + ITERATION * max(0, iterations - 1) + compute + memory / read
 
     def blocks(self, axis: Axis) -> int:
@@ -276,6 +277,21 @@ class _Estimate:
             return
         self.held.add(term)
         self.kept += self.elements(term.axes)
+
+    def together(self, term: Expression) -> int:
+        """How many blocks of a reduction are loaded together, where they are written one after another."""
+        if not (self.placement.unrolled and term.extra[2]):
+            return 1
+        blocks = prod(self.blocks(a) for a in term.extra[1])
+        words = sum(
+            self.placement.rows
+            * prod(self.placement.block(a) for a in operand.axes if a.role != "row" and a.role != "step")
+            * BYTES[operand.dtype]
+            // 4
+            for operand in term.arguments
+            if any(a.role == "row" for a in operand.axes)
+        )
+        return min(blocks, max(1, self.placement.waiting * 32 * self.placement.warps // max(words, 1)))
 
     def contraction(
         self, term: Expression, count: int, depth: int, operands: dict[Expression, int]

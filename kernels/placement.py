@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from .expressions import Axis
 
+DOT = 16
+"""The fewest rows, columns and depth of a matrix product."""
 EARLY = 32
 """How many registers of a thread hold what is loaded before it is needed."""
 WAITING = 64

@@ -8,21 +8,24 @@ take the least time for a batch of as many rows as the request says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
 from ..compiler.errors import StrategyError
 from ..compiler.laws.law import Firing
+from ..compiler.primitives.contraction import split
 from .axes import Axes, analyse
 from .barriers import needs_grid, place_barriers
 from .carries import with_rounded_carries
 from .emit import Numerics, emit
 from .estimate import LATENCY, Estimate, estimate
+from .expressions import Dimension
 from .flat import FlatEquation, FlatScan, FlatValue, Unsupported, origin
 from .kernel import Kernel
 from .loop_tree import Tree
 from .partition import Partition
-from .placement import EARLY, WAITING, Placement, power_of_two
+from .placement import DOT, WAITING, Placement, power_of_two
 from .scheduling import Group, build, members
 from .targets import Target, target
 
@@ -249,7 +252,8 @@ def _streamed(parts: Partition, group: Group, request: Request, rows: int) -> It
     for block in (request.block,) if request.block else (32,) if exact else (64, 32):
         blocks = {c: block for c, n in axes.extents.items() if isinstance(n, int)}
         reduced = {c: min(block, 32) for c in blocks} if exact else blocks
-        placement = Placement("streamed", rows=rows, own=blocks, reduced=reduced)
+        own = {**blocks, **dict.fromkeys(_batched(group, axes), 1)}
+        placement = Placement("streamed", rows=rows, own=own, reduced=reduced)
         yield _sized(parts, group, axes, placement, request)
 
 
@@ -269,10 +273,11 @@ def _cooperative(parts: Partition, group: Group, request: Request, rows: int) ->
         programs = -(-extent // block)
         if programs > request.chip.multiprocessors:
             continue
-        own = {spread: block}
+        own = {**dict.fromkeys(_batched(group, axes) - {spread}, 1), spread: block}
         for other in _companions(group, axes, spread):
             own[other] = power_of_two(-(-axes.extents[other] // programs))
-        for resident in (False,) if exact else (True, False):
+        # Blocks that are loaded together wait once, and take registers and shared memory.
+        for resident, waiting in ((False, 0),) if exact else ((True, WAITING), (True, WAITING // 4), (False, 0)):
             placement = Placement(
                 "cooperative",
                 rows=rows,
@@ -280,9 +285,10 @@ def _cooperative(parts: Partition, group: Group, request: Request, rows: int) ->
                 reduced=dict.fromkeys(ints, 32 if exact else 2 * wide if resident else wide),
                 resident=resident,
                 unrolled=resident,
-                grid=frozenset(own),
+                grid=frozenset((spread, *_companions(group, axes, spread))),
                 programs=programs,
                 exchanged=True,
+                waiting=waiting,
             )
             yield _sized(parts, group, axes, placement, request)
 
@@ -331,6 +337,29 @@ def _narrowed(group: Group) -> Group:
     return replace(group, scans=tuple(map(with_rounded_carries, group.scans)))
 
 
+def _batched(group: Group, axes: Axes) -> set[int]:
+    """The classes that number products of matrices, such as heads: one at a time, they are tensor cores' work."""
+    found = set()
+    for scan in group.scans:
+        for value in _made(scan):
+            maker = value.maker
+            if not (isinstance(maker, FlatEquation) and maker.equation.op == "contract" and maker.reduced):
+                continue
+            if all(reference.lead for reference in maker.operands) or not _wide(maker.reduced):
+                continue
+            left, right, output = split(maker.equation.attributes["spec"])
+            both = [output.index(c) for c in output if c in left and c in right]
+            rest = [n for d, n in enumerate(value.dims[len(value.lead) :]) if d not in both]
+            if both and rest and _wide(rest):
+                found.update(axes.of(value, len(value.lead) + d) for d in both)
+    return found - {None}
+
+
+def _wide(extents: Sequence[Dimension]) -> bool:
+    """Whether a matrix product has as many elements along these dimensions as a tensor core takes."""
+    return all(isinstance(n, int) for n in extents) and prod(extents) >= DOT
+
+
 def _spread(group: Group, axes: Axes, allowed: set[int]) -> int | None:
     """Of the classes allowed, that of the largest dimension of the carries."""
     best: tuple[int, int] | None = None
@@ -352,7 +381,9 @@ def _sized(parts: Partition, group: Group, axes: Axes, placement: Placement, req
     """A placement whose tiles are as large as a program can hold: blocks are halved, the largest first; and the number
     of warps that its tiles want."""
     if request.lean:
-        placement = replace(placement, early=EARLY >> 2 * request.lean, waiting=WAITING >> 2 * request.lean)
+        early, waiting = placement.early >> 2 * request.lean, placement.waiting >> 2 * request.lean
+        placement = replace(placement, early=early, waiting=waiting)
+    least = _fewest_rows(group, placement, request)
     while True:
         tree = _tree(parts, group, axes, placement)
         if needs_grid(tree) and not placement.exchanged:
@@ -360,7 +391,7 @@ def _sized(parts: Partition, group: Group, axes: Axes, placement: Placement, req
         made = estimate(tree, placement, request)
         if made.largest <= LARGEST_TILE and made.fits(request.chip):
             break
-        smaller = _halved(placement, made)
+        smaller = _halved(placement, made, least)
         if smaller is None:
             break
         placement = smaller
@@ -377,8 +408,21 @@ LARGEST_TILE = 16_384
 """The most elements of one tile: beyond it registers run out whatever the number of warps."""
 
 
-def _halved(placement: Placement, made: Estimate) -> Placement | None:
-    """The placement with the largest block of the largest tile halved; None where rows are all that is left."""
+def _fewest_rows(group: Group, placement: Placement, request: Request) -> int:
+    """The fewest rows that a tile may be halved to: where tensor cores multiply, they are left with their sixteen."""
+    exact = request.numerics.precision == "ieee" and not _halves(group)
+    contracts = any(
+        item.equation.op == "contract" and item.reduced and any(not reference.lead for reference in item.operands)
+        for scan in group.scans
+        for item in scan.items
+        if isinstance(item, FlatEquation)
+    )
+    return min(placement.rows, DOT) if contracts and not exact else 1
+
+
+def _halved(placement: Placement, made: Estimate, least: int) -> Placement | None:
+    """The placement with the largest block of the largest tile halved; None where that would be less than `least`
+    rows."""
     axes = [a for a in made.largest_axes if a.role in ("own", "reduced") and placement.block(a) > 1]
     if placement.strategy == "resident":
         # What is whole stays whole; a list never is.
@@ -393,7 +437,7 @@ def _halved(placement: Placement, made: Estimate) -> Placement | None:
         if not placement.spread(axis) or axis.role == "reduced":
             table[axis.axis_class] = placement.block(axis) // 2
             return replace(placement, **{"reduced" if axis.role == "reduced" else "own": table})
-    if placement.rows > 1 and any(a.role == "row" for a in made.largest_axes):
+    if placement.rows > least and any(a.role == "row" for a in made.largest_axes):
         return replace(placement, rows=placement.rows // 2)
     return None
 

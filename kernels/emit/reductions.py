@@ -12,8 +12,6 @@ from ..tiles import Tile, TileDim, broadcast, call, combine, union
 from .terms import TermWriter
 from .writer import permutation, shape
 
-DOT = 16
-"""The fewest rows, columns and depth of a matrix product."""
 HINTS = {"sum": "total", "max": "greatest", "min": "least", "argmax": "position"}
 
 
