@@ -181,7 +181,9 @@ def arctan2(y, x):
     angle = tl.where(steep, 1.5707963267948966 - angle, angle)
     angle = tl.where(_is_negative(x), 3.141592653589793 - angle, angle)
     angle = tl.where(_is_negative(y), angle * -1.0, angle)
-    return tl.where((x == x) & (y == y), angle, x + y)
+    # NaN where one of the two is.
+    either = tl.where(x == x, y, x)
+    return tl.where(either == either, angle, either)
 
 
 @triton.jit
@@ -191,9 +193,9 @@ def power(x, y):
     ``exp(y log |x|)`` in fp64, since the product's rounding error is multiplied by its size: so fp32 results are right
     to the last places, and fp64 results to ``|y log x|`` roundings.
     """
-    base = x.to(tl.float64)
-    # A tile also where y is one number: a scalar condition does not combine with a tile.
-    exponent = tl.where(base == base, y, y).to(tl.float64)
+    # Both are tiles where one is: a scalar condition does not combine with a tile.
+    exponent = tl.where(x == x, y, y).to(tl.float64)
+    base = tl.where(exponent == exponent, x, x).to(tl.float64)
     size = tl.abs(base)
     value = tl.where(size == 1, 1.0, tl.exp(exponent * tl.log(size)))
     half = exponent * 0.5

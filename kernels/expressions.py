@@ -33,6 +33,7 @@ class Axis:
             what a stage computes) or "reduced".
         axis_class: the class of `axes` that it belongs to, None where it has none.
         slot: how many dimensions of the same value in front of it have this class.
+        over: the axes that its extent varies with: that of an inner list does.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Axis:
     role: str
     axis_class: int | None = None
     slot: int = 0
+    over: tuple[Axis, ...] = ()
 
     def __repr__(self) -> str:
         return f"<{self.role} {self.name}: {self.extent}>"
@@ -74,7 +76,8 @@ class Expression:
         elif op == "load":
             loads[extra] = None
         elif op == "reduce":
-            self.axes = self.axes - frozenset(extra[1])
+            # Where it ends may vary with more than what it reads.
+            self.axes = (self.axes - frozenset(extra[1])).union(*(axis.over for axis in extra[1]))
             reductions[self] = None
         self.loads, self.reductions = tuple(loads), tuple(reductions)
 

@@ -47,20 +47,32 @@ class Partition:
     program: FlatProgram
     steps: list[Step]
     aliases: dict[FlatValue, Alias] = field(default_factory=dict)
+    ragged: frozenset[str] = frozenset()
+
+    @property
+    def over(self) -> dict[str, tuple[str, ...]]:
+        """Per size whose lists are of several lengths, the sizes of the lists that these vary with; the last segment of
+        a list is shorter than the others."""
+        over = {name: outer for name, outer in self.program.over.items() if name in self.ragged}
+        for name, (size, length) in self.program.segments.items():
+            outer = {o for n in size.names() for o in over.get(n, ())}
+            over[name] = (*outer, str(size.quotient(length - 1, length)))
+        return over
 
 
-def partition(program: FlatProgram, vendor: bool = True) -> Partition:
+def partition(program: FlatProgram, vendor: bool = True, ragged: frozenset[str] = frozenset()) -> Partition:
     """The steps of a program.
 
     Arguments:
         program: a flat program.
         vendor: whether contractions outside of loops go to the vendor's library.
+        ragged: the sizes that have a table of lengths.
 
     Example:
         >>> [type(step).__name__ for step in partition(flatten(forward)).steps]
         ['EvaluatorStep', 'KernelStep']
     """
-    return _Partition(program, vendor).result()
+    return replace(_Partition(program, vendor).result(), ragged=ragged)
 
 
 class _Partition:
@@ -154,7 +166,7 @@ class _Partition:
         for item in self.program.items:
             reason = self.evaluated(item)
             if isinstance(item, FlatScan):
-                values = [v for v in (*item.last, *item.outputs) if v in wanted]
+                values = [v for v in (*item.last, *item.outputs) if v in wanted and 0 not in v.dims]
                 if values:
                     rows = tuple(x.size for x in item.levels)
                     group = Group(rows, (), (item,), frozenset(self.materialised), frozenset(values))

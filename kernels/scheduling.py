@@ -119,7 +119,13 @@ def members(group: Group) -> list[Item]:
     return list(found)
 
 
-def build(group: Group, axes: Axes, placement: Placement, aliases: Mapping[FlatValue, Alias] | None = None) -> Tree:
+def build(
+    group: Group,
+    axes: Axes,
+    placement: Placement,
+    aliases: Mapping[FlatValue, Alias] | None = None,
+    over: Mapping[str, tuple[str, ...]] | None = None,
+) -> Tree:
     """The loop tree of a group under a placement.
 
     Arguments:
@@ -127,16 +133,24 @@ def build(group: Group, axes: Axes, placement: Placement, aliases: Mapping[FlatV
         axes: the axis classes of the program.
         placement: the placement.
         aliases: the values that lie inside of others.
+        over: per size whose lists are of several lengths, the sizes of the lists that these vary with.
 
     Raises:
         Unsupported: a step needs what no placement holds.
     """
-    return _Scheduler(group, axes, placement, aliases or {}).tree()
+    return _Scheduler(group, axes, placement, aliases or {}, over or {}).tree()
 
 
 class _Scheduler:
-    def __init__(self, group: Group, axes: Axes, placement: Placement, aliases: Mapping[FlatValue, Alias]):
-        self.aliases = aliases
+    def __init__(
+        self,
+        group: Group,
+        axes: Axes,
+        placement: Placement,
+        aliases: Mapping[FlatValue, Alias],
+        over: Mapping[str, tuple[str, ...]],
+    ):
+        self.aliases, self.over = aliases, over
         self.group, self.axes, self.placement = group, axes, placement
         self.arena = Arena()
         self.rows = tuple(Axis(_row_name(n, d), n, "row") for d, n in enumerate(group.rows))
@@ -188,8 +202,13 @@ class _Scheduler:
             count = self.names[role]
             self.names[role] += 1
             name = letters[count] if count < len(letters) else f"{letters[0]}{count}"
-            self.pool[key] = Axis(name, extent, role, axis_class, slot)
+            self.pool[key] = Axis(name, extent, role, axis_class, slot, self.varying(extent))
         return self.pool[key]
+
+    def varying(self, extent: Dimension) -> tuple[Axis, ...]:
+        """The rows and loops that an extent varies with."""
+        names = set() if isinstance(extent, int) else {o for n in extent.names() for o in self.over.get(n, ())}
+        return tuple(a for a in (*self.rows, *self.steps.values()) if str(a.extent) in names)
 
     def own_axes(self, value: FlatValue, first: int) -> tuple[Axis, ...]:
         """Axes for the dimensions of a value from `first` on."""
@@ -368,6 +387,8 @@ class _Scheduler:
         top = self.roots.setdefault(None, [])
         count = len(self.rows)
         for value in self.group.targets:
+            if 0 in value.dims:
+                continue
             own = self.own_axes(value, count)
             index = (*self.row_index, *map(self.arena.axis, own))
             root = Root(value, own, self.definition_or_load(value, index))
@@ -376,7 +397,7 @@ class _Scheduler:
         for scan in self.group.scans:
             self.collect_scan(scan)
             for value in scan.last:
-                if value in self.group.wanted:
+                if value in self.group.wanted and 0 not in value.dims:
                     own, index = self.place(value, scan.levels)
                     root = Root(None, own, self.arena.load(value, index, value.dtype))
                     root.stores.append(Store(value, index, result=True))
@@ -412,11 +433,14 @@ class _Scheduler:
 
         rows = tuple(self.index_of(level) for level in scan.levels)
         for carry, after in zip(scan.carries, scan.following, strict=True):
+            if 0 in carry.dims:
+                # Nothing is computed for what has no elements.
+                continue
             made, own = root(after)
             made.stores.append(Store(carry, (*rows, *map(self.arena.axis, own)), following=True))
             made.carry.append(carry)
         for emitted, output in zip(scan.emitted, scan.outputs, strict=True):
-            if output in self.group.wanted or self.block_of.get(output) is not None:
+            if 0 not in output.dims and (output in self.group.wanted or self.block_of.get(output) is not None):
                 made, own = root(emitted)
                 index = (*rows, self.arena.axis(scan.level.axis), *map(self.arena.axis, own))
                 made.stores.append(Store(output, index))
@@ -427,6 +451,8 @@ class _Scheduler:
                 made.stores.append(Store(value, index))
         first = self.initial.setdefault(scan, [])
         for carry, reference in zip(scan.carries, scan.initial, strict=True):
+            if 0 in carry.dims:
+                continue
             own, index = self.place(carry, scan.levels)
             outer = tuple(self.index_of(level) for level in reference.lead)
             expression = self.at(reference.value, (*outer, *map(self.arena.axis, own)))
@@ -464,7 +490,9 @@ class _Scheduler:
                 axes, _ = self.place(carry, scan.levels)
                 uses = loads.get(carry, set()) | loads.get(last, set())
                 own[carry] = own[last] = axes
-                if self.in_registers(axes, uses):
+                if 0 in carry.dims:
+                    storage[carry] = storage[last] = Storage("scratch", carry)
+                elif self.in_registers(axes, uses):
                     storage[carry] = storage[last] = Storage("register")
                 else:
                     storage[carry] = Storage("scratch", carry, parity=scan, delayed=True)

@@ -141,7 +141,7 @@ def header(parts: Partition, kernel: Kernel, buffers: Mapping[str, FlatValue], w
 
 
 def _tree(parts: Partition, group: Group, axes: Axes, placement: Placement) -> Tree:
-    tree = build(group, axes, placement, parts.aliases)
+    tree = build(group, axes, placement, parts.aliases, parts.over)
     place_barriers(tree, placement)
     return tree
 
@@ -277,7 +277,9 @@ def _cooperative(parts: Partition, group: Group, request: Request, rows: int) ->
         for other in _companions(group, axes, spread):
             own[other] = power_of_two(-(-axes.extents[other] // programs))
         # Blocks that are loaded together wait once, and take registers and shared memory.
-        for resident, waiting in ((False, 0),) if exact else ((True, WAITING), (True, WAITING // 4), (False, 0)):
+        kinds = ((True, WAITING), (True, WAITING // 4), (False, 0))
+        # Blocks that are written one after another, as resident ones are, tempt the compiler to hold many of them.
+        for resident, waiting in kinds[-1:] if exact or request.lean == LEANEST else kinds:
             placement = Placement(
                 "cooperative",
                 rows=rows,
@@ -423,7 +425,12 @@ def _fewest_rows(group: Group, placement: Placement, request: Request) -> int:
 def _halved(placement: Placement, made: Estimate, least: int) -> Placement | None:
     """The placement with the largest block of the largest tile halved; None where that would be less than `least`
     rows."""
-    axes = [a for a in made.largest_axes if a.role in ("own", "reduced") and placement.block(a) > 1]
+    fewest = {True: least if least > 1 else 1, False: 1}
+    axes = [
+        a
+        for a in made.largest_axes
+        if a.role in ("own", "reduced") and placement.block(a) > fewest[isinstance(a.extent, int)]
+    ]
     if placement.strategy == "resident":
         # What is whole stays whole; a list never is.
         axes = [a for a in axes if not isinstance(a.extent, int)]

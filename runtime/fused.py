@@ -115,7 +115,7 @@ class Fused:
     def __init__(self, program: FlatProgram, request: Request, ragged: frozenset[str]):
         self.program = program
         self.ragged = ragged
-        parts = partition(program, request.vendor)
+        parts = partition(program, request.vendor, ragged)
         self.aliases = parts.aliases
         self.steps: list[PlannedKernel | PlannedEvaluation | PlannedLoop] = []
         for step in parts.steps:
@@ -189,7 +189,7 @@ class Fused:
                 buffers = {name: self._buffer(value, values, extents, device) for name, value in step.buffers.items()}
                 launch(step.kernel, buffers, extents, lengths)
             else:
-                operands = [self._read(v, values) for v in step.operands]
+                operands = [self._read(v, values, extents, device) for v in step.operands]
                 if isinstance(step, PlannedLoop):
                     results = step.run(operands, lengths, sizes, extents)
                 else:
@@ -200,7 +200,7 @@ class Fused:
                     values[value] = result.contiguous()
             for value in released:
                 values.pop(value, None)
-        return [self._read(v, values) for v in self.program.outputs]
+        return [self._read(v, values, extents, device) for v in self.program.outputs]
 
     def _shape(self, value: FlatValue, extents: Mapping[str, int]) -> tuple[int, ...]:
         return tuple(n if isinstance(n, int) else int(n.evaluate(extents.__getitem__)) for n in value.dims)
@@ -218,7 +218,12 @@ class Fused:
             values[value] = found
         return found
 
-    def _read(self, value: FlatValue, values: dict[FlatValue, Tensor]) -> Tensor:
+    def _read(
+        self, value: FlatValue, values: dict[FlatValue, Tensor], extents: Mapping[str, int], device: torch.device
+    ) -> Tensor:
+        if 0 in value.dims:
+            # Nobody computes what has no elements.
+            return self._buffer(value, values, extents, device)
         alias = self.aliases.get(value)
         if alias is None:
             return values[value]

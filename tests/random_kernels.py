@@ -68,6 +68,9 @@ def on_kernels(call: Call, chosen: Setting) -> list[torch.Tensor] | None:
         chosen: how it is run. A strategy that cannot hold a loop is left to the cost model.
     """
     inputs, tables = call.tensors()
+    if not inputs:
+        RAN["graphs without inputs"] += 1
+        return None
     extents = call.extents()
     given = {name: table for name, table in tables.items() if isinstance(table, torch.Tensor)}
     if chosen.even:

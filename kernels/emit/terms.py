@@ -8,8 +8,9 @@ from ..barriers import own_tile, written_values
 from ..expressions import Expression
 from ..flat import FlatScan, FlatValue
 from ..operations import BYTES, HALVES, TYPES, apply, cast, number, widened
-from ..tiles import Tile, TileDim, combine
+from ..tiles import Tile, combine
 from .axes import AxisWriter
+from .writer import permutation
 
 FREE = frozenset(("cast", "from_index", "as_index", "length", "clamp"))
 """Terms that are no arithmetic."""
@@ -158,8 +159,7 @@ class TermWriter(AxisWriter):
             if made is not None:
                 return made
         if storage.kind == "register":
-            name, _ = self.held[value]
-            return Tile(name, self.relabelled(value, term))
+            return self.relabelled(value, term)
         scope = self.scope_of(term)
         stack = self.scopes
         self.scopes = stack[: scope + 1]
@@ -171,18 +171,18 @@ class TermWriter(AxisWriter):
         self.scopes = stack
         return tile
 
-    def relabelled(self, value: FlatValue, term: Expression) -> tuple[TileDim, ...]:
-        """The dimensions of a held tile as the axes of a use name them."""
-        axes = self.tree.own[value]
-        dims: list[TileDim] = [self.dims["row"]] if "row" in self.dims else []
+    def relabelled(self, value: FlatValue, term: Expression) -> Tile:
+        """A held tile under the axes of a use, which may stand in another order: a matrix is also read transposed."""
+        axes, (name, _) = self.tree.own[value], self.held[value]
+        # Of each dimension, what it was when the tile was made, and what it is now.
+        dims = [(self.dims["row"], self.dims["row"])] if "row" in self.dims else []
         indices = term.arguments[len(term.arguments) - len(axes) :] if axes else ()
         for axis, index in zip(axes, indices, strict=True):
             if self.placement.block(axis) > 1:
-                dims.append(self.axis_tile[index.axis].dims[0])
-        ordered = tuple(sorted(dims, key=lambda d: d.order))
-        if ordered != tuple(dims):
-            raise NotImplementedError("a held tile under permuted axes")
-        return ordered
+                dims.append((self.axis_tile[axis].dims[0], self.axis_tile[index.axis].dims[0]))
+        now = tuple(label for _, label in sorted(dims, key=lambda pair: pair[0].order))
+        ordered = tuple(sorted(now, key=lambda d: d.order))
+        return Tile(name if now == ordered else f"tl.permute({name}, {permutation(now, ordered)})", ordered)
 
     def address(self, value: FlatValue, indices: Sequence[Expression], following: bool) -> tuple[str, Tile]:
         """The pointer and the offset of an element of a value in memory."""
