@@ -363,6 +363,9 @@ class _Flattening:
         operands = [table[v] for v in equation.inputs]
         size = dimension(a["size"])
         lead = self.together(spatial(operands), (size,), levels)
+        around = [x.depth for x in levels if x.axis is not None]
+        if around and any(x.depth > min(around) for x in lead):
+            raise Unsupported("a loop runs for each element of a list inside of a step")
         level = Level(size, len(levels), Axis("t" if not sequential else "s", size, "step"))
         scan = FlatScan(equation, lead, level, reverse=a.get("reverse", False))
         inner: dict[Value, Reference] = {}

@@ -76,6 +76,8 @@ def cast(tile: Tile, source: str, target: str) -> Tile:
     """A tile of values of one dtype as values of another."""
     if target == source:
         return tile
+    if tile.text.isdigit():
+        return Tile(f"tl.full((), {tile.text}, {TYPES[target]})")
     if target == "bool":
         return Tile(f"{tile.atom} != 0", tile.dims)
     if target in HALVES:

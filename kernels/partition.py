@@ -91,7 +91,21 @@ class _Partition:
                 return "a matrix product: the vendor's library"
             if op == "reduce" and not item.output.lead:
                 return "a sum over the outermost list: the vendor's library"
+            if op == "reduce" and self.vendor and item.equation.attributes["op"] == "sum":
+                # Rows alone would keep few programs busy with a long list, and there is nothing to fuse it with.
+                if len(item.output.lead) == 1 and self.lies(item.operands[0].value):
+                    return "a sum over a list that lies in memory: the vendor's library"
         return None
+
+    def lies(self, value: FlatValue) -> bool:
+        """Whether a value lies in memory whatever reads it: it is given, or made by a loop or the vendor's library."""
+        maker = value.maker
+        if not isinstance(maker, FlatEquation):
+            return True
+        op = maker.equation.op
+        return (op == "contract" and self.vendor) or (
+            op == "concatenate" and all(self.lies(r.value) for r in maker.operands)
+        )
 
     def result(self) -> Partition:
         items = self.program.items

@@ -370,6 +370,8 @@ class _Scheduler:
             self.kept.update(dict.fromkeys(new))
         storage, own = self.storage()
         for root in self.all_roots():
+            # A list that a step emits and nothing reads has no place.
+            root.stores = [x for x in root.stores if x.value in storage]
             # What is exchanged through the list that it is emitted in is stored once.
             place = lambda x: (storage[x.value].buffer, storage[x.value].shift)
             exchanged = [place(x) for x in root.stores if x.value in self.kept]

@@ -274,7 +274,9 @@ def _cooperative(parts: Partition, group: Group, request: Request, rows: int) ->
         if programs > request.chip.multiprocessors:
             continue
         own = {**dict.fromkeys(_batched(group, axes) - {spread}, 1), spread: block}
-        for other in _companions(group, axes, spread):
+        # Fewer elements than programs are rather computed by all of them.
+        companions = [c for c in _companions(group, axes, spread) if axes.extents[c] >= programs]
+        for other in companions:
             own[other] = power_of_two(-(-axes.extents[other] // programs))
         # Blocks that are loaded together wait once, and take registers and shared memory.
         kinds = ((True, WAITING), (True, WAITING // 4), (False, 0))
@@ -287,7 +289,7 @@ def _cooperative(parts: Partition, group: Group, request: Request, rows: int) ->
                 reduced=dict.fromkeys(ints, 32 if exact else 2 * wide if resident else wide),
                 resident=resident,
                 unrolled=resident,
-                grid=frozenset((spread, *_companions(group, axes, spread))),
+                grid=frozenset((spread, *companions)),
                 programs=programs,
                 exchanged=True,
                 waiting=waiting,

@@ -11,6 +11,8 @@ from ..kernel import Tiles
 from ..tiles import Tile, broadcast, combine, union
 from .writer import ORDER_OF, Scope, Writer, shape
 
+_NOTHING = object()
+
 
 class AxisWriter(Writer):
     """Binds axes to tiles of indices, each in the scope where it begins to be known."""
@@ -20,8 +22,10 @@ class AxisWriter(Writer):
         self.axis_tile: dict[Axis, Tile] = {}
         self.axis_mask: dict[Axis, Tile | None] = {}
         self.axis_scope: dict[Axis, int] = {}
+        self.axis_home: dict[Axis, Scope] = {}
+        self.shadowed: dict[Axis, list[list[tuple[dict, object]]]] = {}
         self.starts: dict[Axis, str | None] = {}
-        self.scope_known: dict[tuple[Expression, int, int], int] = {}
+        self.scope_known: dict[tuple[Expression, int, int, int], int] = {}
         self.row_mask: Tile | None = None
         # What tells the tile of rows: a program's place on the grid, or that of a loop over several tiles.
         self.tile = "tl.program_id(0)"
@@ -64,7 +68,7 @@ class AxisWriter(Writer):
                 index = self.assign(axis.name, Tile(f"{rest.atom} % {extent}", row.dims))
                 rest = Tile(f"{rest.atom} // {extent}", row.dims)
             self.axis_tile[axis] = index
-            self.axis_scope[axis] = known
+            self.settle(axis, known)
         self.row_mask = inside
         for axis in rows:
             self.axis_mask[axis] = inside
@@ -86,8 +90,12 @@ class AxisWriter(Writer):
         return " * ".join((wide, *others))
 
     def unbind(self, axis: Axis) -> None:
-        """Forget an axis whose loop has ended."""
-        del self.axis_tile[axis], self.axis_mask[axis], self.axis_scope[axis]
+        """Forget an axis whose loop has ended: it is again that of an open loop before which lines looped too."""
+        for table, before in self.shadowed[axis].pop():
+            if before is _NOTHING:
+                table.pop(axis, None)
+            else:
+                table[axis] = before
         self.scope_known.clear()
 
     def open_blocks(self, axis: Axis) -> tuple[str, Scope]:
@@ -101,6 +109,7 @@ class AxisWriter(Writer):
         trips = Tiles((axis.extent,), block * (self.placement.programs if self.placement.spread(axis) else 1))
         body = Scope([], self.scope.indent + 1, axis, trips)
         self.scopes = [*self.scopes, body]
+        self.open_axis(axis)
         self.bind(axis, start)
         return head, body
 
@@ -111,13 +120,24 @@ class AxisWriter(Writer):
             self.write(head)
             self.scope.lines.extend(body.lines or ["    " * body.indent + "pass"])
 
+    def open_axis(self, axis: Axis) -> None:
+        """Keep what an axis was before a loop binds it."""
+        tables = (self.axis_tile, self.axis_mask, self.axis_scope, self.axis_home, self.starts)
+        self.shadowed.setdefault(axis, []).append([(table, table.get(axis, _NOTHING)) for table in tables])
+
+    def settle(self, axis: Axis, place: int) -> None:
+        """Note in which of the open scopes an axis is known."""
+        self.axis_scope[axis], self.axis_home[axis] = place, self.scopes[place]
+
     def bound(self, axis: Axis) -> bool:
-        return axis in self.axis_scope
+        """Whether an axis is known where the next line is written: what stands before a loop knows nothing of it."""
+        place = self.axis_scope.get(axis)
+        return place is not None and place < len(self.scopes) and self.scopes[place] is self.axis_home[axis]
 
     def bind(self, axis: Axis, start: str | None, exact: bool | None = None) -> None:
         """Bind an axis in the innermost scope: a whole tile, or the block that begins at `start`."""
         block = self.placement.block(axis)
-        self.axis_scope[axis] = len(self.scopes) - 1
+        self.settle(axis, len(self.scopes) - 1)
         self.scope_known.clear()
         self.starts[axis] = start
         wide = not isinstance(axis.extent, int)

@@ -240,8 +240,9 @@ class KernelWriter(ReductionWriter):
         base, self.base = self.base, len(self.scopes) - 1
         start, sign = (f"{steps} - 1", "-") if loop.reverse else ("0", "+")
         t = self.assign(loop.axis.name, Tile(f"tl.full((), {start}, tl.int64) {sign} {step}"))
+        self.open_axis(loop.axis)
         self.axis_tile[loop.axis], self.axis_mask[loop.axis] = t, None
-        self.axis_scope[loop.axis] = self.base
+        self.settle(loop.axis, self.base)
         if halves:
             half = self.assign("half", Tile(f"(tl.full((), 0, tl.int64) + {step}) & 1"))
             self.halves[scan] = (half.text, f"(1 - {half.text})")
@@ -346,6 +347,7 @@ class KernelWriter(ReductionWriter):
         """Bind the axis of a loop to the step with as many before it, which may not come: in all rows, or in those that
         have ended."""
         self.axis_tile[axis] = self.assign(name, Tile(index))
+        self.settle(axis, len(self.scopes) - 1)
         row = self.axis_tile[self.tree.rows[-1]]
         # A tile, as a scalar condition does not combine with one.
         there = Tile(f"{row.text} * 0 + {before} < {steps}", row.dims)

@@ -30,7 +30,7 @@ class ReductionWriter(TermWriter):
 
     def reduce(self, term: Expression) -> Tile:
         axes = [a for a in term.extra[1] if a.extent != 1]
-        looped = [a for a in axes if not self.placement.once(a) and a not in self.axis_scope]
+        looped = [a for a in axes if not self.placement.once(a) and not self.bound(a)]
         if not looped:
             for axis in axes:
                 if not self.bound(axis):

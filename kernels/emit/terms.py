@@ -43,7 +43,7 @@ class TermWriter(AxisWriter):
 
     def scope_of(self, term: Expression) -> int:
         """The outermost scope where everything that a term reads is known."""
-        key = (term, self.base, len(self.axis_scope))
+        key = (term, self.base, len(self.scopes), len(self.axis_scope))
         found = self.scope_known.get(key)
         if found is None:
             found = max((self.axis_scope[a] for a in term.axes if self.bound(a)), default=0)
