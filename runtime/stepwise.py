@@ -115,7 +115,9 @@ def plan_loop(item: FlatOpaque, program: FlatProgram, plan: Callable[[Graph], An
     results = under_maps(b, item.levels, references, lambda inner, values: inner.inline(body, values))
     made, _ = b.close(results)
     names = tuple(f"in_{i}" for i in range(len(made.parameters)))
-    graph = Graph("step", made, names, tuple(f"out_{i}" for i in range(len(results))), program.graph.sizes)
+    # A step is given one element of each list, and what it captures with padding.
+    sizes = program.graph.with_flat(()).sizes
+    graph = Graph("step", made, names, tuple(f"out_{i}" for i in range(len(results))), sizes)
     if any(d.input is not None for d in graph.sizes):
         return None
     step = plan(normalise(graph))

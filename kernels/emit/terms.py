@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...compiler.sizes import ROWS_OF, stored
 from ..barriers import own_tile, written_values
 from ..expressions import Expression
 from ..flat import FlatScan, FlatValue
@@ -11,7 +12,7 @@ from ..operations import BYTES, HALVES, TYPES, apply, cast, number, widened
 from ..tiles import Tile, TileDim, combine
 from .axes import AxisWriter
 
-FREE = frozenset(("cast", "from_index", "as_index", "length", "clamp"))
+FREE = frozenset(("cast", "from_index", "as_index", "length", "clamp", "entry", "within"))
 """Terms that are no arithmetic."""
 LONG = 64
 """The longest vector that is kept in registers through a loop."""
@@ -114,11 +115,17 @@ class TermWriter(AxisWriter):
     def elementwise(self, term: Expression) -> Tile:
         if term.op == "length":
             return self.evaluate_size(term.extra)
+        if term.op == "entry":
+            (index,) = term.arguments
+            mask = None if index.op == "within" else self.mask_of(index.axes)
+            return self.load_text(self.pointer("lengths", term.extra), self.index(index), mask, "i64")
         tiles = [self.evaluate(a) for a in term.arguments]
         if term.op == "cast":
             (source,) = term.arguments
             tile = self.typed(tiles[0], source.dtype) if source.op == "number" else tiles[0]
             return cast(tile, source.dtype, term.dtype)
+        if term.op == "within":
+            return Tile(f"tl.maximum(tl.minimum({tiles[0].text}, {self.size(term.extra)} - 1), 0)", tiles[0].dims)
         if term.op == "clamp":
             return self.index(term)
         if term.op in ("as_index", "from_index"):
@@ -146,6 +153,8 @@ class TermWriter(AxisWriter):
             name, number = self.axis_tile[term.arguments[0].axis].text, term.arguments[1].extra
             if name.isidentifier() and number >= 0:
                 return f"{name}_{number}" if term.op == "plus" else f"{name}_by_{number}"
+        if term.op == "entry":
+            return "start" if term.extra.startswith(ROWS_OF) else "moved"
         return {"add": "total", "mul": "product", "select": "chosen", "sub": "difference"}.get(term.op, term.op)
 
     # --- loads --------------------------------------------------------------------------------------------------------
@@ -197,7 +206,8 @@ class TermWriter(AxisWriter):
                 indices = (*indices[:dim], self.arena.plus(indices[dim], start), *indices[dim + 1 :])
             return self.pointer("buffer", buffer), self.offset(indices, buffer.dims)
         buffer = storage.buffer
-        extent = (2, *buffer.dims) if storage.parity is not None else buffer.dims
+        dims = stored(buffer.dims, self.flat)
+        extent = (2, *dims) if storage.parity is not None else dims
         pointer = self.pointer("scratch", buffer, extent=tuple(extent), written=True)
         offset = self.offset(indices, buffer.dims)
         if storage.parity is None:
@@ -206,7 +216,7 @@ class TermWriter(AxisWriter):
         half = after if following else current
         if half == "0":
             return pointer, offset
-        factors = [half, *(self.size(n) for n in buffer.dims if n != 1)]
+        factors = [half, *(self.size(n) for n in dims if n != 1)]
         return pointer, combine("+", Tile(" * ".join(factors)), offset)
 
     def reduce(self, term: Expression) -> Tile:
