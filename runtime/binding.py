@@ -24,11 +24,12 @@ from ..compiler.program import Entry, Port
 from ..compiler.sizes import flat_size, total_of
 from ..compiler.types import DType, f32, is_namedtuple
 from .binding_names import argument, expected_shape, show_port, show_value
-from .binding_sizes import Level, Seen, fit, flat_sizes, settle
+from .binding_sizes import Level, Seen, fit, settle
 from .binding_trees import open_forest, pad_forest
 from .dtypes import torch_dtype
 from .flat_lists import Flat, is_nested, unwrap
 from .forest import Forest
+from .layout import flat_sizes
 from .ragged import Ragged
 from .unbinding import unbind
 

@@ -18,11 +18,11 @@ from ..compiler.combinators.window import check_windows
 from ..compiler.errors import SizeError
 from ..compiler.ir import Equation, Graph, sub_equations
 from ..compiler.program import Entry, Port
-from ..compiler.sizes import Named, Size, flat_size
+from ..compiler.sizes import Named, Size
 from .dynamo import constant_result
 from .flat_lists import Flat
 
-__all__ = ["Level", "Seen", "Sizes", "fit", "flat_sizes", "settle"]
+__all__ = ["Level", "Seen", "Sizes", "fit", "settle"]
 
 
 class Level(NamedTuple):
@@ -49,24 +49,6 @@ class Sizes(NamedTuple):
     extents: dict[str, int]
     levels: dict[str, Level]
     forms: dict[str, Level]
-
-
-@constant_result
-def flat_sizes(graph: Graph) -> frozenset[str]:
-    """The sizes of a graph whose lists may be stored without padding: of the lists of a row, in which no lists of
-    several lengths stand."""
-    found = set()
-    around = {name for size in graph.sizes for name in size.over}
-    for equation in sub_equations(graph.body):
-        # Counts of lists that the program makes, for each element of a list: their lengths vary with it.
-        around |= {str(axis) for _, i in equation.binds for axis in equation.outputs[i].type.axes}
-    values = (*graph.body.parameters, *graph.body.results)
-    for size in graph.sizes:
-        lists = [v.type.axes for v in values if Named(size.name) in v.type.axes]
-        if size.over == ("B",) and size.input is None and size.name not in around:
-            if all(flat_size(axes, {size.name: "B"}) and Named(size.name) not in axes[2:] for axes in lists):
-                found.add(size.name)
-    return frozenset(found)
 
 
 def fit(tensor: Tensor, extents: Sequence[int | None]) -> Tensor:

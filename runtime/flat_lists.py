@@ -86,7 +86,8 @@ def _unpack(packed: PackedSequence) -> Unwrapped:
     rows = int(counts[0]) if inverse is None else inverse.size(0)
     # The sizes of a packed sequence's steps lie on the CPU, so its tables are computed there.
     count_to = lambda n: torch.arange(n, device=counts.device)
-    lengths = (counts > count_to(rows).unsqueeze(-1)).sum(-1)
+    # A row is as long as there are steps with more rows than stand before it; these become fewer.
+    lengths = longest - torch.searchsorted(counts.flip(0), count_to(rows), right=True)
     place, host = count_to(rows).to(device), None if device.type != "cpu" else lengths
     if order is not None and inverse is not None:
         place, lengths = inverse, lengths.to(device)[inverse]

@@ -33,7 +33,7 @@ from .dynamo import constant_result
 from .eager_sizes import Environment, Extent
 from .flat_bodies import Alone, alone
 from .launch import launch
-from .layout import Layout, over_elements
+from .layout import Layout, flat_sizes, over_elements
 from .stepwise import PlannedLoop
 
 __all__ = ["Fused", "PlannedKernel", "current_request", "has_kernels", "of", "plan", "requested", "run"]
@@ -58,9 +58,15 @@ class PlannedKernel:
 
 @dataclass(frozen=True)
 class PlannedEvaluation(Alone):
-    """Equations for the evaluator, and why no kernel is made of them."""
+    """Equations for the evaluator.
+
+    Attributes:
+        reason: why no kernel is made of them.
+        pads: whether packed and jagged lists are padded for them.
+    """
 
     reason: str = ""
+    pads: bool = False
 
 
 def _kernels(step: PlannedKernel | PlannedEvaluation | PlannedLoop) -> tuple[PlannedKernel, ...]:
@@ -110,7 +116,10 @@ class Fused:
             if loop is not None:
                 return loop
         made = alone(item, self.program.flat)
-        return PlannedEvaluation(made.body, made.operands, made.outputs, made.flat, step.reason)
+        unpadded = dict.fromkeys(flat_sizes(self.program.graph), "B")
+        lists = any(flat_size(value.dims, unpadded) for value in (*made.operands, *made.outputs))
+        pads = lists and alone(item, unpadded).flat is None
+        return PlannedEvaluation(made.body, made.operands, made.outputs, made.flat, step.reason, pads)
 
     def _reads(self, step: PlannedKernel | PlannedEvaluation | PlannedLoop) -> set[FlatValue]:
         values = set(step.buffers.values()) if isinstance(step, PlannedKernel) else {*step.operands, *step.outputs}

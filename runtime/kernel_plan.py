@@ -17,6 +17,7 @@ from ..kernels.strategy import Request
 from . import fused
 from .executable import Executable
 from .recording import record
+from .stepwise import PlannedLoop
 
 __all__ = ["Evaluated", "KernelRecord", "Planned", "plan", "tiles_text"]
 
@@ -206,8 +207,10 @@ def _evaluations(made: fused.Fused, direction: str) -> list[Evaluated]:
     counted: Counter[Evaluated] = Counter()
     for step in made.steps:
         if not isinstance(step, fused.PlannedKernel):
-            operation, where = _operation(step.body)
-            counted[Evaluated(direction, operation, step.reason, where=where)] += 1
+            loop = isinstance(step, PlannedLoop)
+            operation, where = (f"scan over {step.size}, a step at a time", None) if loop else _operation(step.body)
+            reason = f"{step.reason}; packed and jagged lists are padded for it" if step.pads else step.reason
+            counted[Evaluated(direction, operation, reason, where=where)] += 1
     return [replace(each, count=count) for each, count in counted.items()]
 
 

@@ -13,10 +13,30 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..compiler.sizes import ROWS_OF, TIMES_OF, total_of
+from ..compiler.ir import Graph, sub_equations
+from ..compiler.sizes import ROWS_OF, TIMES_OF, Named, flat_size, total_of
+from .dynamo import constant_result
 from .eager_sizes import Environment, Extent
 
-__all__ = ["Layout", "over_elements"]
+__all__ = ["Layout", "flat_sizes", "over_elements"]
+
+
+@constant_result
+def flat_sizes(graph: Graph) -> frozenset[str]:
+    """The sizes of a graph whose lists may be stored without padding: of the lists of a row, in which no lists of
+    several lengths stand."""
+    found = set()
+    around = {name for size in graph.sizes for name in size.over}
+    for equation in sub_equations(graph.body):
+        # Counts of lists that the program makes, for each element of a list: their lengths vary with it.
+        around |= {str(axis) for _, i in equation.binds for axis in equation.outputs[i].type.axes}
+    values = (*graph.body.parameters, *graph.body.results)
+    for size in graph.sizes:
+        lists = [v.type.axes for v in values if Named(size.name) in v.type.axes]
+        if size.over == ("B",) and size.input is None and size.name not in around:
+            if all(flat_size(axes, {size.name: "B"}) and Named(size.name) not in axes[2:] for axes in lists):
+                found.add(size.name)
+    return frozenset(found)
 
 
 @dataclass
@@ -86,14 +106,14 @@ def over_elements(sizes: Environment, name: str, outer: str, layout: Layout, wan
         sizes: the sizes of a whole program.
         name: the flat size, `outer` the one that it varies with.
         layout: how its lists lie.
-        wanted: the sizes that matter: tables of theirs that vary with the rows become tables over the elements.
+        wanted: the sizes that matter there: tables of theirs that vary with the rows become tables over the elements.
     """
     total = total_of(name).name
     extents = {total: Extent(layout.total)}
     row: Tensor | None = None
     for other in wanted:
         extent = sizes.extents.get(other)
-        if extent is None or other in (name, outer):
+        if extent is None:
             continue
         if extent.lengths is not None and extent.over[:1] == (outer,):
             row = layout.where()[0] if row is None else row

@@ -12,12 +12,13 @@ from torch import Tensor
 from ..compiler.builder import Builder
 from ..compiler.ir import Graph
 from ..compiler.pipeline import normalise
-from ..compiler.sizes import Size
+from ..compiler.sizes import Size, flat_size
 from ..kernels.flat import FlatOpaque, FlatProgram, FlatValue, Level
 from .dtypes import DTYPES
 from .eager_shapes import trailing
 from .eager_sizes import Environment
 from .flat_bodies import list_size, under_maps
+from .layout import flat_sizes
 
 __all__ = ["PlannedLoop", "plan_loop"]
 
@@ -34,6 +35,7 @@ class PlannedLoop:
         captured, carries: how many of its inputs are these.
         size: how often it runs; `reverse`: from the last element to the first.
         reason: why no kernel holds it.
+        pads: whether packed and jagged lists are padded for it.
     """
 
     step: Any
@@ -46,6 +48,7 @@ class PlannedLoop:
     size: Size
     reverse: bool
     reason: str
+    pads: bool = False
 
     def run(
         self, operands: Sequence[Tensor], lengths: Mapping[str, Tensor], sizes: Environment, extents: Mapping[str, int]
@@ -120,6 +123,7 @@ def plan_loop(item: FlatOpaque, program: FlatProgram, plan: Callable[[Graph], An
     graph = Graph("step", made, names, tuple(f"out_{i}" for i in range(len(results))), sizes)
     if any(d.input is not None for d in graph.sizes):
         return None
+    unpadded = dict.fromkeys(flat_sizes(program.graph), "B")
     step = plan(normalise(graph))
     if isinstance(step, str) or not step.kernels:
         return None
@@ -134,4 +138,5 @@ def plan_loop(item: FlatOpaque, program: FlatProgram, plan: Callable[[Graph], An
         size,
         a["reverse"],
         item.reason,
+        any(flat_size(value.dims, unpadded) for value in (*(r.value for r in item.operands), *item.outputs)),
     )

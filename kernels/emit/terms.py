@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...compiler.sizes import ROWS_OF, stored
+from ...compiler.sizes import ROWS_OF, flat_size, stored
 from ..barriers import own_tile, written_values
 from ..expressions import Expression
 from ..flat import FlatScan, FlatValue
@@ -173,7 +173,14 @@ class TermWriter(AxisWriter):
         stack = self.scopes
         self.scopes = stack[: scope + 1]
         pointer, offset = self.address(value, term.arguments, False)
-        tile = self.load_text(pointer, offset, self.mask_of(term.axes), value.dtype)
+        axes = term.axes
+        if storage.step is not None and flat_size(storage.buffer.dims, self.flat) is not None:
+            # Behind the end of a row there lies another one.
+            axes |= {storage.step.level.axis}
+        elif storage.kind == "scratch" and value.role == "output" and storage.parity is not None:
+            # In rows that have ended, the loop inside of the step made no list.
+            axes |= {storage.parity.level.axis}
+        tile = self.load_text(pointer, offset, self.mask_of(axes), value.dtype)
         self.read.append((BYTES[value.dtype], *self.times(term.axes)))
         tile = self.assign(self.hint_of(value), tile)
         self.scope.known[term] = tile
