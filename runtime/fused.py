@@ -347,7 +347,11 @@ def run(
     layouts = {name: Layout.given(name, tables, maxima) for name in flat}
     extents = {name: extent.maximum for name, extent in sizes.extents.items()}
     extents.update({total_of(name).name: layout.total for name, layout in layouts.items()})
-    lengths = {name: table.contiguous() for name, table in tables.items() if name.startswith((ROWS_OF, TIMES_OF))}
+    lengths = {}
+    for name, table in tables.items():
+        if name.startswith((ROWS_OF, TIMES_OF)):
+            # The first entry is read before a loop whether or not it has steps.
+            lengths[name] = table.contiguous() if table.numel() else table.new_zeros(1)
     for declaration in graph.sizes:
         if declaration.name in kernels.ragged:
             table = sizes.extents[declaration.name].lengths
