@@ -141,12 +141,11 @@ def bind(
             bound.tensors.append(made.expand(extents["B"]))
             continue
         name = flat_size(axes, flat)
-        if name is not None and form is not None:
-            bound.tensors.append(_arranged(tensor, form, bound.layouts[name], name))
-            continue
-        tensor = tensor if form is None else form.pad(tensor)
         known = [size.evaluate(extents.__getitem__) if size.names() <= extents.keys() else None for size in axes]
-        tensor = fit(tensor, known)
+        if name is not None and form is not None:
+            bound.tensors.append(fit(_arranged(tensor, form, bound.layouts[name], name), [None, *known[2:]]))
+            continue
+        tensor = fit(tensor if form is None else form.pad(tensor), known)
         bound.tensors.append(tensor if name is None else bound.layouts[name].take(tensor))
     return bound
 

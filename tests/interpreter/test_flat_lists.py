@@ -151,7 +151,7 @@ CORPUS = [p for p in PROGRAMS if p.ragged and p.family in ("recurrences", "nesti
 
 
 @pytest.mark.parametrize(
-    ("program", "form"), zip(CORPUS, cycle(FORMS)), ids=lambda x: x if isinstance(x, str) else x.name
+    ("program", "form"), list(zip(CORPUS, cycle(FORMS))), ids=lambda x: x if isinstance(x, str) else x.name
 )
 def test_the_corpus(program: Program, form: str) -> None:
     agrees(shortened(program), form)
@@ -325,6 +325,22 @@ def test_two_flat_sizes() -> None:
     """A decoder whose own list and the one that it reads both come unpadded."""
     trace = agrees(attention_decoder(5), "jagged")
     assert flat_sizes(trace) == {"S", "T"}
+
+
+def test_lists_of_equal_length_stand_in_an_unpadded_one() -> None:
+    """They are padded as far as another list of their size is."""
+    inner = lambda xs, ys: ff.map(lambda p: p[0] * p[1])(ff.zip(xs, ys))
+    model = ff.compile(
+        lambda xss, ys: ff.map(lambda xs: ff.sum(inner(xs, ys)))(xss),
+        ff.Seq(ff.Seq(ff.f32, "R"), "T"),
+        ff.Seq(ff.f32, "S"),
+    ).double()
+    rows, ys = [torch.randn(n, 3, dtype=torch.float64) for n in (2, 1)], torch.randn(2, 5, dtype=torch.float64)
+    with traced() as trace:
+        found = model(in_form("jagged", rows), ff.ragged(ys, [3, 3]))
+    assert flat_sizes(trace) == {"T"}
+    for (row,), x, y in zip(rows_of(found, 2), rows, ys, strict=True):
+        assert harness.error(row, x @ y[:3]) <= 1e-12
 
 
 # --- what falls back --------------------------------------------------------------------------------------------------
