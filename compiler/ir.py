@@ -7,7 +7,7 @@ new equations and shares what it did not touch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -87,11 +87,14 @@ class SizeDeclaration:
         over: the sizes (as text) of the enclosing lists that it may vary with; its table of lengths has these axes.
         input: the index of the i64 input that holds the table, where one does (the adjoint of a program that determines
             a size itself); otherwise a call gives the size beside the inputs.
+        flat: whether lists of the size, right behind the axis that it varies with, are stored without padding: see
+            `sizes.stored`. It says how tensors lie in memory, nothing about what is computed.
     """
 
     name: str
     over: tuple[str, ...] = ()
     input: int | None = None
+    flat: bool = False
 
 
 @dataclass(eq=False)
@@ -117,6 +120,15 @@ class Graph:
 
     def with_body(self, body: Lambda) -> Graph:
         return replace(self, body=body)
+
+    def with_flat(self, names: Collection[str]) -> Graph:
+        """This graph with the lists of these sizes, and of no others, stored without padding."""
+        return replace(self, sizes=tuple(replace(d, flat=d.name in names) for d in self.sizes))
+
+    @property
+    def flat(self) -> dict[str, str]:
+        """Per size whose lists are stored without padding, the size that it varies with."""
+        return {d.name: d.over[0] for d in self.sizes if d.flat}
 
     def __str__(self) -> str:
         from .text import show
@@ -277,6 +289,9 @@ def verify(graph: Graph, after: str = "") -> None:
     where = f" after {after}" if after else ""
     if len(graph.input_names) != len(graph.body.parameters) or len(graph.output_names) != len(graph.body.results):
         raise VerificationError(f"graph {graph.name}{where}: names and values differ in number")
+    for d in graph.sizes:
+        if d.flat and (len(d.over) != 1 or d.input is not None or any(d.name in other.over for other in graph.sizes)):
+            raise VerificationError(f"the size {d.name} of {graph.name}{where} cannot be flat: it is no list of a row")
     _verify_body(graph.body, frozenset(d.name for d in graph.sizes), where)
 
 

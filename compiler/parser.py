@@ -3,8 +3,8 @@
 The grammar (``{x}`` is any number of x, ``[x]`` is x or nothing; white space and comments separate words)::
 
     graph     = "graph" name "{" {declared} {input} {equation} {output} "}"
-    declared  = "size" name ["over" name {"," name}] ["from" integer]        from: the input that holds the lengths
-              | "check" size "==" size "because" string
+    declared  = "size" name ["over" name {"," name}] ["flat"] ["from" integer]  flat: stored without padding
+              | "check" size "==" size "because" string                from: the input that holds the lengths
     input     = "input" [name "as"] value ":" type                           without a name, the value's own
     output    = "output" name "=" value
     equation  = (result {"," result} | "_") "=" name "(" [argument {"," argument}] ")" {lambda}
@@ -212,7 +212,9 @@ class _Parser(TermParser):
         over: tuple[str, ...] = ()
         if self.accept("over"):
             over = tuple(self.separated(lambda: self.name("the size of an enclosing list"), ""))
-        return SizeDeclaration(name, over, self.integer("the index of an input") if self.accept("from") else None)
+        flat = bool(over) and self.accept("flat")
+        held = self.integer("the index of an input") if self.accept("from") else None
+        return SizeDeclaration(name, over, held, flat)
 
     def check(self) -> tuple[Size, Size, str]:
         left = self.size()

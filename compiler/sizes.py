@@ -10,8 +10,9 @@ Sizes are compared structurally. `Sizes` is the union-find that `zip` and `map` 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .errors import SizeError
 
@@ -93,6 +94,45 @@ class Quotient(Size):
     def __str__(self) -> str:
         sum_ = f"({self.base}{self.offset:+d})" if self.offset else str(self.base)
         return sum_ if self.divisor == 1 else f"({sum_}//{self.divisor})"
+
+
+# --- storage ----------------------------------------------------------------------------------------------------------
+
+ROWS_OF, TIMES_OF, TOTAL_OF = "rows of ", "times of ", "total of "
+"""In front of the name of a flat size: where the list of each row begins, i64 of an entry per row; where each place in
+a list stands from there, i64 of an entry per place (left out where that is the place itself); how many elements there
+are."""
+
+
+def total_of(name: str) -> Named:
+    """The number of elements of all lists of a flat size."""
+    return Named(TOTAL_OF + name)
+
+
+def flat_size(dims: Sequence[object], flat: Mapping[str, str]) -> str | None:
+    """The flat size whose lists a tensor of these dims holds without padding; None where it is an ordinary tensor.
+
+    Arguments:
+        dims: sizes and numbers, lists in front.
+        flat: per flat size, the size that it varies with.
+    """
+    if len(dims) < 2 or not isinstance(dims[0], Named) or not isinstance(dims[1], Named):
+        return None
+    return dims[1].name if flat.get(dims[1].name) == dims[0].name else None
+
+
+def stored(dims: Sequence[Any], flat: Mapping[str, str]) -> tuple[Any, ...]:
+    """The dims that a tensor has in memory: rows and the places of flat lists in them are one dim.
+
+    Example:
+        >>> stored((Named("B"), Named("T"), 4), {"T": "B"})
+        (Named(name='total of T'), 4)
+    """
+    name = flat_size(dims, flat)
+    return tuple(dims) if name is None else (total_of(name), *dims[2:])
+
+
+# --- unification ------------------------------------------------------------------------------------------------------
 
 
 def unclipped_difference(left: Size, right: Size) -> int | None:

@@ -348,6 +348,8 @@ class _Printer:
         text = f"  size {name if WORD.fullmatch(name) else repr(name)}"
         if declaration.over:
             text += f" over {', '.join(map(self.over, declaration.over))}"
+        if declaration.flat:
+            text += " flat"
         return text if declaration.input is None else f"{text} from {declaration.input}"
 
     def over(self, axis: str) -> str:

@@ -155,6 +155,7 @@ class FlatProgram:
         over: per named list size, the names of the sizes of the lists that its lengths vary with.
         segments: per size of a segment that a `split` makes, the size of the list and the length of all segments but
             the last.
+        flat: per size whose lists are stored without padding, the size that it varies with.
     """
 
     graph: Graph
@@ -163,6 +164,7 @@ class FlatProgram:
     outputs: tuple[FlatValue, ...]
     over: Mapping[str, tuple[str, ...]]
     segments: Mapping[str, tuple[Size, int]] = field(default_factory=dict)
+    flat: Mapping[str, str] = field(default_factory=dict)
 
 
 class Unsupported(Exception):
@@ -206,7 +208,7 @@ class _Flattening:
         for value in graph.body.results:
             reference = table[value]
             outputs.append(reference.value)
-        return FlatProgram(graph, tuple(inputs), tuple(items), tuple(outputs), self.over, self.segments)
+        return FlatProgram(graph, tuple(inputs), tuple(items), tuple(outputs), self.over, self.segments, graph.flat)
 
     def value(
         self, value: Value, lead: Sequence[Level], maker: Any = None, role: str = "value", name: str = ""

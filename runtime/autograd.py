@@ -8,16 +8,18 @@ derivative flows through them.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..compiler.errors import DerivativeError
+from ..compiler.errors import DerivativeError, SizeError
+from ..compiler.sizes import ROWS_OF, TIMES_OF
 from . import operators
 from .dynamo import one_call
 from .executable import Executable, executable
+from .layout import Layout
 from .recording import Recording, batched, record
 
 __all__ = ["Evaluate", "evaluate"]
@@ -91,13 +93,50 @@ class Evaluate(torch.autograd.Function):
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         dims = in_dims[3:]
         own = tuple(d is not None for d in dims)
-        program, name = batched(recording.program, own[:count], own[count:])
         moved = [t if d is None else t.movedim(d, 0) for t, d in zip(tensors, dims, strict=True)]
+        given, inputs = recording.program, moved[:count]
+        lengths = dict(zip(given.tables, zip(moved[count:], own[count:], strict=True), strict=True))
+        # One list more around rows and lists: they are padded for it.
+        layouts = _layouts(given, lengths, extents)
+        for i, name in enumerate(map(given.flat_lists, given.graph.body.parameters)):
+            if name is not None:
+                inputs[i] = layouts[name].pad(inputs[i]) if not own[i] else _inside(layouts[name].pad, inputs[i], 1)
+        tables = [lengths[name] for name in given.padded.tables]
+        program, name = batched(given.padded, own[:count], tuple(varies for _, varies in tables))
         # The order of the tables is that of the declarations, and the new size stands first.
         outputs = _apply(
-            program, moved[:count], [None, *moved[count:]], recording.memory, {**extents, name: info.batch_size}
+            program, inputs, [None, *(table for table, _ in tables)], recording.memory,
+            {**extents, name: info.batch_size},
+        )  # fmt: skip
+        outputs = tuple(
+            y if flat is None else _inside(layouts[flat].take, y, 2)
+            for y, flat in zip(outputs, map(given.flat_lists, given.graph.body.results), strict=True)
         )
         return outputs, (0,) * len(outputs)
+
+
+def _layouts(
+    program: Executable, tables: Mapping[str, tuple[Tensor | None, bool]], extents: Mapping[str, int]
+) -> dict[str, Layout]:
+    """How the flat lists of a program under `vmap` lie.
+
+    Arguments:
+        program: the program.
+        tables: per table, the table and whether it varies with the new axis.
+        extents: the extents of sizes.
+    """
+    prefixes = ("", ROWS_OF, TIMES_OF)
+    if any(tables[prefix + name][1] for name in program.flat for prefix in prefixes):
+        raise SizeError(
+            "torch.func.vmap runs over the lengths of packed or jagged lists. Give padded tensors with their lengths"
+        )
+    return program.layouts({name: table for name, (table, _) in tables.items()}, extents)
+
+
+def _inside(change: Callable[[Tensor], Tensor], x: Tensor, dims: int) -> Tensor:
+    """What a function of a tensor's first dim, or first dims, makes of those behind the first one."""
+    changed = change(x.movedim(0, dims))
+    return changed.movedim(3 - dims, 0)
 
 
 # Torch reads the signature of `forward` at every call, which costs more than the rest of the function.

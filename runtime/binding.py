@@ -8,7 +8,7 @@ whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,16 +18,18 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ..compiler import types
-from ..compiler.errors import DeviceError, DtypeError, ShapeError, StructureError
+from ..compiler.errors import DeviceError, DtypeError, ShapeError, SizeError, StructureError
 from ..compiler.ir import Graph
 from ..compiler.program import Entry, Port
+from ..compiler.sizes import flat_size, total_of
 from ..compiler.types import DType, f32, is_namedtuple
 from .binding_names import argument, expected_shape, show_port, show_value
 from .binding_sizes import Level, Seen, fit, settle
 from .binding_trees import open_forest, pad_forest
 from .dtypes import torch_dtype
-from .flat_lists import is_nested, unwrap
+from .flat_lists import Flat, is_nested, unwrap
 from .forest import Forest
+from .layout import flat_sizes
 from .ragged import Ragged
 from .unbinding import unbind
 
@@ -39,24 +41,43 @@ class Bound:
     """The arguments of one call, ready for a graph.
 
     Attributes:
-        tensors: one per data input of the graph, in their order, padded: [list axes…, *shape].
+        tensors: one per data input of the graph, in their order, padded: [list axes…, *shape]; lists of the sizes in
+            `layouts` without padding: [total, …].
         tables: per declared list size, int64 lengths with one dim per axis in its `over`; None where no list is ragged.
         extents: per declared list size (and the batch), the longest.
         forms: how the lists of a size came in, for those that leave as they came: absent for padded tensors.
+        layouts: how the lists of a size lie, of those that are not padded.
     """
 
     tensors: list[Tensor]
     tables: dict[str, Tensor | None] = field(default_factory=dict)
     extents: dict[str, int] = field(default_factory=dict)
     forms: dict[str, Level] = field(default_factory=dict)
+    layouts: dict[str, Flat] = field(default_factory=dict)
+
+    @property
+    def flat(self) -> tuple[str, ...]:
+        """The sizes whose lists are not padded."""
+        return tuple(sorted(self.layouts))
 
     def table_list(self, graph: Graph) -> list[Tensor | None]:
-        """The tables of the sizes that a graph declares and does not take as inputs, in that order."""
-        return [self.tables.get(size.name) for size in graph.sizes if size.input is None]
+        """The tables of the sizes that a graph declares and does not take as inputs, in that order; see
+        `executable.Executable.tables`."""
+        out: list[Tensor | None] = []
+        for size in graph.sizes:
+            if size.input is None:
+                out.append(self.tables.get(size.name))
+                if size.name in self.layouts:
+                    out += self.layouts[size.name].tables()[1:]
+        return out
 
 
 def bind(
-    entry: Entry, arguments: Sequence[Any], dtype: torch.dtype | None = None, device: torch.device | None = None
+    entry: Entry,
+    arguments: Sequence[Any],
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+    unpadded: Callable[[torch.device], bool] | None = None,
 ) -> Bound:
     """Read the arguments of a call.
 
@@ -70,6 +91,8 @@ def bind(
             NumPy arrays are converted; a number serves all examples.
         dtype: the float dtype of the model's parameters, where it is not the declared one (after ``.double()``).
         device: where numbers and NumPy arrays go; left out, where the first tensor is.
+        unpadded: whether packed and jagged lists stay as they are on a device, where the program allows it; left out,
+            they are padded.
 
     Returns:
         A `Bound`. Lists of one size that are padded differently get zeros up to the longest.
@@ -104,7 +127,11 @@ def bind(
     for size in entry.graph.sizes:
         level = sizes.levels.get(size.name)
         bound.tables[size.name] = None if level is None else fit(level.table, [extents[name] for name in size.over])
-    for tensor, axes in zip(reader.tensors, reader.axes, strict=True):
+    if unpadded is not None and unpadded(reader.device):
+        bound.layouts = _layouts(entry.graph, sizes.forms)
+        extents.update({total_of(name).name: layout.total for name, layout in bound.layouts.items()})
+    flat = {name: "B" for name in bound.layouts}
+    for tensor, axes, form in zip(reader.tensors, reader.axes, reader.forms, strict=True):
         if not isinstance(tensor, Tensor):  # a number, for every example
             if "B" not in extents:
                 raise ShapeError(
@@ -113,9 +140,30 @@ def bind(
             made = torch.full((), tensor.value, dtype=tensor.dtype, device=reader.device)
             bound.tensors.append(made.expand(extents["B"]))
             continue
+        name = flat_size(axes, flat)
         known = [size.evaluate(extents.__getitem__) if size.names() <= extents.keys() else None for size in axes]
-        bound.tensors.append(fit(tensor, known))
+        if name is not None and form is not None:
+            bound.tensors.append(fit(_arranged(tensor, form, bound.layouts[name], name), [None, *known[2:]]))
+            continue
+        tensor = fit(tensor if form is None else form.pad(tensor), known)
+        bound.tensors.append(tensor if name is None else bound.layouts[name].take(tensor))
     return bound
+
+
+def _layouts(graph: Graph, forms: Mapping[str, Level]) -> dict[str, Flat]:
+    """How lists lie that stay as they came: those of the sizes that allow it, whose first list is packed or jagged."""
+    allowed = flat_sizes(graph)
+    return {name: level.flat for name, level in forms.items() if name in allowed and level.flat is not None}
+
+
+def _arranged(values: Tensor, form: Flat, wanted: Flat, name: str) -> Tensor:
+    """The values of one list as they lie in another one of the same lengths."""
+    if form.total != wanted.total:
+        raise SizeError(
+            f"lists of one length ({name}) hold {wanted.total} and {form.total} elements in all. Give them equal "
+            "lengths"
+        )
+    return values if wanted.like(form) else wanted.rearrange(values, form)
 
 
 def _device(value: Any) -> torch.device | None:
@@ -151,6 +199,7 @@ class _Reader:
         self.dtype = dtype if dtype is not None else torch_dtype(entry.stored)
         self.first = len(entry.parameters) + entry.seeded
         self.tensors: list[Tensor | _Number] = []
+        self.forms: list[Flat | None] = []
         self.axes: list[tuple[Any, ...]] = []
         self.seen: dict[str, list[Seen]] = {}
         self.anchor: str | None = None
@@ -229,20 +278,24 @@ class _Reader:
             hint = ". Lists of different lengths are given with ff.ragged(…)" if isinstance(value, list) else ""
             raise StructureError(f"{place} takes {show_port(port, axes)}, got {show_value(value)}{hint}")
         expected = expected_shape(axes, shape)
-        if value.dim() != len(axes) + len(shape):
+        flat = levels[0].flat if levels else None
+        extents = value.shape if flat is None else (flat.rows.size(0), flat.longest, *value.shape[1:])
+        if len(extents) != len(axes) + len(shape):
             hint = " (ff.f32[8] is the type of one example; a batch stands in front)" if self.entry.batched else ""
             raise ShapeError(
-                f"{place} takes a tensor of rank {len(axes) + len(shape)}, {expected}; got one of rank {value.dim()}, "
-                f"{list(value.shape)}{hint}"
+                f"{place} takes a tensor of rank {len(axes) + len(shape)}, {expected}; got one of rank {len(extents)}, "
+                f"{list(extents)}{hint}"
             )
-        if tuple(value.shape[len(axes) :]) != shape:
-            raise ShapeError(f"{place} takes a tensor {expected}; got {list(value.shape)}")
+        if tuple(extents[len(axes) :]) != shape:
+            raise ShapeError(f"{place} takes a tensor {expected}; got {list(extents)}")
         for axis, name in enumerate(axes):
             level = levels[axis - 1] if 0 < axis <= len(levels) else None
-            self.seen.setdefault(name, []).append(Seen(place, value.size(axis), level))
-        self._append(self._converted(value, dtype, place), parameter.type.axes, place)
+            self.seen.setdefault(name, []).append(Seen(place, extents[axis], level))
+        self._append(self._converted(value, dtype, place), parameter.type.axes, place, flat)
 
-    def _append(self, tensor: Tensor | _Number, axes: tuple[Any, ...], place: str | None = None) -> None:
+    def _append(
+        self, tensor: Tensor | _Number, axes: tuple[Any, ...], place: str | None = None, form: Flat | None = None
+    ) -> None:
         if place is not None and isinstance(tensor, Tensor):
             if self.anchor is None:
                 self.anchor, self.device = place, tensor.device
@@ -252,6 +305,7 @@ class _Reader:
                     "with .to(device)"
                 )
         self.tensors.append(tensor)
+        self.forms.append(form)
         self.axes.append(axes)
 
     def _converted(self, value: Tensor, dtype: torch.dtype, place: str) -> Tensor:

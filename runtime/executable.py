@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from ..compiler.errors import DeviceError, SizeError
-from ..compiler.ir import Graph, Lambda, sub_equations
+from ..compiler.ir import Graph, Lambda, Value, sub_equations
 from ..compiler.pipeline import normalise
-from ..compiler.sizes import Constant, Named, Quotient, Size
+from ..compiler.sizes import ROWS_OF, TIMES_OF, TOTAL_OF, Constant, Named, Quotient, Size, flat_size, stored, total_of
 from ..compiler.text import parse, show
 from . import eager, fused
 from .dtypes import torch_dtype
+from .layout import Layout
 
 __all__ = ["Executable", "executable", "printed", "remember"]
 
@@ -66,22 +67,32 @@ class Executable:
         normal: whether it is in normal form already.
 
     Attributes:
-        tables: the declared sizes whose tables of lengths stand beside the inputs, in the order of the declarations.
-        hidden: the declared sizes that no input shows: their extents stand beside the inputs too.
+        tables: the declared sizes whose tables of lengths stand beside the inputs, in the order of the declarations;
+            behind the lengths of a flat size, where its rows and the places in them lie (`sizes.ROWS_OF`, `TIMES_OF`).
+        hidden: the declared sizes, and totals of flat ones, that no input shows: their extents stand beside the inputs
+            too.
+        flat: per flat size, the size that it varies with.
     """
 
     def __init__(self, graph: Graph, text: str, normal: bool = False):
         self.graph, self.text = graph, text
-        self.tables = tuple(d.name for d in graph.sizes if d.input is None)
+        self.flat = graph.flat
+        tables = [
+            (d.name, ROWS_OF + d.name, TIMES_OF + d.name) if d.flat else (d.name,)
+            for d in graph.sizes
+            if d.input is None
+        ]
+        self.tables = tuple(name for names in tables for name in names)
         parameters, results = graph.body.parameters, graph.body.results
         # Where a named size can be read: (index among inputs and then outputs, dim).
         self._shown: dict[str, tuple[int, int]] = {}
         for index, value in enumerate((*parameters, *results)):
-            for dim, axis in enumerate(value.type.axes):
+            for dim, axis in enumerate(stored(value.type.axes, self.flat)):
                 if isinstance(axis, Named):
                     self._shown.setdefault(axis.name, (index, dim))
         missing = (len(parameters), 0)
-        self.hidden = tuple(d.name for d in graph.sizes if self._shown.get(d.name, missing)[0] >= len(parameters))
+        names = (*(d.name for d in graph.sizes), *(total_of(name).name for name in self.flat))
+        self.hidden = tuple(name for name in names if self._shown.get(name, missing)[0] >= len(parameters))
         self.floats = tuple(v.type.dtype.is_float for v in parameters)
         self._normal: Executable | None = self if normal else None
         self._derived: dict[Any, Any] = {}
@@ -101,7 +112,7 @@ class Executable:
         """The outputs: new contiguous tensors that share no memory, padding zero.
 
         Arguments:
-            inputs: one per input, of dims (list axes…, shape…).
+            inputs: one per input, of dims (list axes…, shape…), stored as `sizes.stored` says.
             tables: one per name in `tables`; None where no list is ragged.
             extents: one per name in `hidden`.
 
@@ -112,13 +123,45 @@ class Executable:
         self.check_device(inputs, tables)
         inputs = [x.contiguous() for x in inputs]
         lengths = {name: table for name, table in zip(self.tables, tables, strict=True) if table is not None}
-        maxima = dict(zip(self.hidden, extents, strict=True))
-        kernels = fused.of(self, inputs[0].device, frozenset(lengths), self.known(inputs, extents)) if inputs else None
+        known = self.known(inputs, extents)
+        kernels = fused.of(self, inputs[0].device, frozenset(lengths), known) if inputs else None
         if kernels is not None:
-            outputs = fused.run(kernels, inputs, lengths, maxima)
+            outputs = fused.run(kernels, inputs, lengths, known)
         else:
-            outputs = eager.run(self.graph, inputs, lengths, maxima=maxima)
+            outputs = self._evaluate(inputs, lengths, known)
         return _separate((*inputs, *lengths.values()), outputs)
+
+    def _evaluate(
+        self, inputs: Sequence[Tensor], lengths: Mapping[str, Tensor], known: Mapping[str, int]
+    ) -> list[Tensor]:
+        """The outputs by the evaluator, which has padded lists only."""
+        layouts = self.layouts(lengths, known)
+        body = self.graph.body
+        padded = [
+            x if name is None else layouts[name].pad(x)
+            for x, name in zip(inputs, map(self.flat_lists, body.parameters), strict=True)
+        ]
+        outputs = eager.run(self.graph, padded, lengths, maxima=known)
+        return [
+            x if name is None else layouts[name].take(x)
+            for x, name in zip(outputs, map(self.flat_lists, body.results), strict=True)
+        ]
+
+    def flat_lists(self, value: Value) -> str | None:
+        """The flat size whose lists an input or an output is; None where it is stored like any tensor."""
+        return flat_size(value.type.axes, self.flat)
+
+    def layouts(self, tables: Mapping[str, Tensor | None], extents: Mapping[str, int]) -> dict[str, Layout]:
+        """Per flat size how its lists lie, by the tables and extents of a call."""
+        return {name: Layout.given(name, tables, extents) for name in self.flat}
+
+    @property
+    def padded(self) -> Executable:
+        """The same program on padded lists."""
+        if not self.flat:
+            return self
+        made = lambda: executable(printed(self.graph.with_flat(()), self._normal is self))
+        return self.once("padded", made)
 
     def empty_outputs(
         self,
@@ -146,7 +189,9 @@ class Executable:
         types = [v.type for v in self.graph.body.results]
         return [
             torch.empty(
-                (*(evaluate_size(axis, lookup) for axis in t.axes), *t.shape), dtype=torch_dtype(t.dtype), device=device
+                (*(evaluate_size(axis, lookup) for axis in stored(t.axes, self.flat)), *t.shape),
+                dtype=torch_dtype(t.dtype),
+                device=device,
             )
             for t in types
         ]
@@ -171,7 +216,9 @@ class Executable:
         device = inputs[0].device
         for index, tensor in enumerate((*inputs, *tables)):
             if tensor is not None and tensor.device != device:
-                names = (*self.graph.input_names, *(f"table of lengths of {name}" for name in self.tables))
+                kinds = ("" if name.startswith((ROWS_OF, TIMES_OF)) else "lengths of " for name in self.tables)
+                tables_of = (f"table of {kind}{name}" for kind, name in zip(kinds, self.tables))
+                names = (*self.graph.input_names, *tables_of)
                 raise DeviceError(
                     f"{self.graph.name} was given tensors on two devices: {names[0]} lies on {device}, "
                     f"{names[index]} on {tensor.device}. Move the model and its inputs to one "
@@ -205,6 +252,9 @@ class Executable:
             table = lengths.get(name)
             if name in given:
                 out.append(given[name])
+            elif name.startswith(TOTAL_OF):
+                flat = lengths[name.removeprefix(TOTAL_OF)]
+                out.append(int(flat.sum()) if flat is not None else 0)
             elif table is not None:
                 out.append(int(table.max()) if table.numel() else 0)
             else:

@@ -1,4 +1,4 @@
-"""Torch's own forms of lists of different lengths, packed and jagged, as padded tensors and back.
+"""Torch's own forms of lists of different lengths, packed and jagged: their values, how these lie, and back.
 
 Both hold the elements of all rows in one tensor of values [total, ...]; they differ in its order. Everything here is
 tensor operations, so it is differentiable and `torch.compile` takes it whole.
@@ -15,38 +15,40 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ..compiler.errors import StructureError
+from .layout import Layout
 from .ragged import Product, Ragged
 
 __all__ = ["Flat", "Unwrapped", "is_nested", "unwrap"]
 
 
-@dataclass(frozen=True)
-class Flat:
-    """How the rows of a packed or jagged list lie in its one tensor of values [total, ...].
+@dataclass
+class Flat(Layout):
+    """A packed or jagged list: how its rows lie in its one tensor of values [total, ...].
 
     Attributes:
-        row, time: int64[total], where each value belongs.
-        rows: the number of rows.
         wrap: makes the user's form of a tensor of values.
+        order: of a packed list, the batch sizes and the order of its rows; None of a jagged one.
     """
 
-    row: Tensor
-    time: Tensor
-    rows: int
     wrap: Callable[[Tensor], Any]
-
-    def pad(self, values: Tensor, longest: int) -> Tensor:
-        """Values as [rows, longest, ...], zeros as padding. Differentiable."""
-        room = values.new_zeros((self.rows * longest, *values.shape[1:]))
-        return room.index_copy(0, self.row * longest + self.time, values).unflatten(0, (self.rows, longest))
+    order: tuple[Tensor, Tensor | None] | None = None
 
     def restore(self, padded: Tensor) -> Any:
         """A padded tensor [rows, longest, ...] in the user's form. Differentiable."""
-        return self.wrap(padded.flatten(0, 1).index_select(0, self.row * padded.size(1) + self.time))
+        return self.wrap(self.take(padded))
+
+    def like(self, other: Flat) -> bool:
+        """Whether lists of the same lengths are known to lie alike in two forms."""
+        if self is other or (self.order is None and other.order is None):
+            return True
+        if self.order is None or other.order is None or self.order[1] is not other.order[1]:
+            return False
+        mine, others = self.order[0], other.order[0]
+        return mine is others or (not torch.compiler.is_compiling() and torch.equal(mine, others))
 
 
 class Unwrapped(NamedTuple):
-    """A ragged list as all forms are read: `Ragged` gives what it holds, the others one padded tensor."""
+    """A ragged list as all forms are read: `Ragged` gives the padded tensors that it holds, the others their values."""
 
     data: Product
     lengths: tuple[Tensor, ...]
@@ -60,7 +62,7 @@ def is_nested(value: Any) -> bool:
 
 
 def unwrap(value: Any, place: str) -> Unwrapped | None:
-    """A ragged list of any form as padded data and lengths; None where the value is no ragged list.
+    """A ragged list of any form as data and lengths; None where the value is no ragged list.
 
     Arguments:
         value: `Ragged`, `PackedSequence`, jagged nested tensor, or anything else.
@@ -82,20 +84,21 @@ def _unpack(packed: PackedSequence) -> Unwrapped:
     values, counts, order, inverse = packed
     longest, total, device = counts.size(0), values.size(0), values.device
     rows = int(counts[0]) if inverse is None else inverse.size(0)
-    # The sizes of a packed sequence's steps lie on the CPU, so the places are computed there.
+    # The sizes of a packed sequence's steps lie on the CPU, so its tables are computed there.
     count_to = lambda n: torch.arange(n, device=counts.device)
-    time = torch.repeat_interleave(count_to(longest), counts, output_size=total)
-    rank = count_to(total) - (counts.cumsum(0) - counts)[time]
-    lengths = (counts > count_to(rows).unsqueeze(-1)).sum(-1)
-    row, host = rank.to(device), None if device.type != "cpu" else lengths
+    # A row is as long as there are steps with more rows than stand before it; these become fewer.
+    lengths = longest - torch.searchsorted(counts.flip(0), count_to(rows), right=True)
+    place, host = count_to(rows).to(device), None if device.type != "cpu" else lengths
     if order is not None and inverse is not None:
-        row, lengths = order[row], lengths.to(device)[inverse]
+        place, lengths = inverse, lengths.to(device)[inverse]
         host = lengths if host is not None else None
     elif host is None:
         host = lengths
     lengths = lengths.to(device)
-    flat = Flat(row, time.to(device), rows, lambda made: PackedSequence(made, counts, order, inverse))
-    return Unwrapped(flat.pad(values, longest), (lengths,), None if host is None else (host,), flat)
+    times = (counts.cumsum(0) - counts).to(device)
+    wrap = lambda made: PackedSequence(made, counts, order, inverse)
+    flat = Flat(lengths, place, times, longest, total, wrap, (counts, order))
+    return Unwrapped(values, (lengths,), None if host is None else (host,), flat)
 
 
 def _unjag(nested: Tensor, place: str) -> Unwrapped:
@@ -120,16 +123,14 @@ def _unjag(nested: Tensor, place: str) -> Unwrapped:
         bound = total  # the length of the longest row is data, which a compiled program does not wait for
     else:
         bound = int(lengths.max()) if rows else 0
-    row = torch.repeat_interleave(torch.arange(rows, device=values.device), lengths, output_size=total)
-    time = torch.arange(total, device=values.device) - offsets[row]
 
     def wrap(made: Tensor) -> Tensor:
         # The very offsets of the input, by which torch knows that two nested tensors have one shape.
         return torch.nested.nested_tensor_from_jagged(made, offsets, min_seqlen=shortest, max_seqlen=longest)
 
-    flat = Flat(row, time, rows, wrap)
+    flat = Flat(lengths, offsets[:-1].to(torch.int64), None, bound, total, wrap)
     host = (lengths,) if lengths.device.type == "cpu" else None
-    return Unwrapped(flat.pad(values, bound), (lengths,), host, flat)
+    return Unwrapped(values, (lengths,), host, flat)
 
 
 def _held(number: Tensor | None) -> int | None:

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from ..compiler.errors import StrategyError
-from ..compiler.ir import Graph, Lambda
-from ..compiler.sizes import Named, Size
+from ..compiler.ir import Graph
+from ..compiler.sizes import ROWS_OF, TIMES_OF, Named, Size, flat_size, stored, total_of
+from ..compiler.types import ListType
 from ..kernels.emit import ORDER_OF, Numerics
+from ..kernels.expressions import Dimension
 from ..kernels.flat import FlatOpaque, FlatProgram, FlatScan, FlatValue, Unsupported, flatten
 from ..kernels.kernel import Kernel
 from ..kernels.partition import EvaluatorStep, KernelStep, Partition, partition
@@ -29,12 +31,14 @@ from ..kernels.targets import TARGETS, Target, target
 from . import compat, eager, stepwise
 from .call_precision import tf32_chosen
 from .dtypes import DTYPES
+from .dynamo import constant_result
 from .eager_sizes import Environment, Extent
-from .flat_bodies import alone
+from .flat_bodies import Alone, alone
 from .launch import launch, spilled
+from .layout import Layout, flat_sizes, over_elements
 from .stepwise import PlannedLoop
 
-__all__ = ["Fused", "PlannedKernel", "PlannedLoop", "current_request", "of", "plan", "requested", "run"]
+__all__ = ["Fused", "PlannedKernel", "PlannedLoop", "current_request", "has_kernels", "of", "plan", "requested", "run"]
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,16 @@ class PlannedKernel:
 
 
 @dataclass(frozen=True)
-class PlannedEvaluation:
-    """Equations for the evaluator: a body over (operands…) → outputs, and where its operands are."""
+class PlannedEvaluation(Alone):
+    """Equations for the evaluator.
 
-    body: Lambda
-    operands: tuple[FlatValue, ...]
-    outputs: tuple[FlatValue, ...]
-    reason: str
+    Attributes:
+        reason: why no kernel is made of them.
+        pads: whether packed and jagged lists are padded for them.
+    """
+
+    reason: str = ""
+    pads: bool = False
 
 
 def _kernels(step: PlannedKernel | PlannedEvaluation | PlannedLoop) -> tuple[PlannedKernel, ...]:
@@ -104,7 +111,7 @@ class Fused:
     Arguments:
         program: the flat program.
         request: for what target, with what numerics and strategies.
-        ragged: the list sizes that have tables.
+        ragged: the list sizes that have tables, and the further tables of flat ones.
 
     Attributes:
         steps: in order.
@@ -152,7 +159,11 @@ class Fused:
             loop = stepwise.plan_loop(item, self.program, lambda graph: plan(graph, request, self.ragged))
             if loop is not None:
                 return loop
-        return PlannedEvaluation(*alone(item), step.reason)
+        made = alone(item, self.program.flat)
+        unpadded = dict.fromkeys(flat_sizes(self.program.graph), "B")
+        lists = any(flat_size(value.dims, unpadded) for value in (*made.operands, *made.outputs))
+        pads = lists and alone(item, unpadded).flat is None
+        return PlannedEvaluation(made.body, made.operands, made.outputs, made.flat, step.reason, pads)
 
     def _reads(self, step: PlannedKernel | PlannedEvaluation | PlannedLoop) -> set[FlatValue]:
         values = set(step.buffers.values()) if isinstance(step, PlannedKernel) else {*step.operands, *step.outputs}
@@ -170,30 +181,33 @@ class Fused:
         return out[::-1]
 
     def run(
-        self, inputs: Sequence[Tensor], lengths: Mapping[str, Tensor], sizes: Environment, extents: Mapping[str, int]
+        self,
+        inputs: Sequence[Tensor],
+        lengths: Mapping[str, Tensor],
+        sizes: Environment,
+        extents: Mapping[str, int],
+        layouts: Mapping[str, Layout] | None = None,
     ) -> list[Tensor]:
         """The outputs.
 
         Arguments:
             inputs: one contiguous tensor per input of the program.
-            lengths: per ragged size its table, i64, contiguous, of dims (axes that it varies with…).
+            lengths: per ragged size its table, i64, contiguous, of dims (axes that it varies with…), and other tables.
             sizes: the sizes as the evaluator knows them.
-            extents: per named size, the extent of padded lists.
+            extents: per named size, the extent of padded lists; per flat size, the number of elements too.
+            layouts: per flat size, how its lists lie.
         """
+        layouts = layouts or {}
         device = sizes.device
         values: dict[FlatValue, Tensor] = dict(zip(self.program.inputs, inputs, strict=True))
         values.update(self._constants(device))
-        context = eager.Context(sizes, None, False)
         for step, released in zip(self.steps, self._released, strict=True):
             if isinstance(step, PlannedKernel):
                 buffers = {name: self._buffer(value, values, extents, device) for name, value in step.buffers.items()}
                 launch(step.kernel, buffers, extents, lengths)
             else:
                 operands = [self._read(v, values, extents, device) for v in step.operands]
-                if isinstance(step, PlannedLoop):
-                    results = step.run(operands, lengths, sizes, extents)
-                else:
-                    results, _ = eager.prepare(step.body, 0).evaluate(context, operands)
+                results = self._between_launches(step, operands, lengths, sizes, extents, layouts)
                 for value, result in zip(step.outputs, results, strict=True):
                     shape = self._shape(value, extents)
                     result = result.expand(shape) if tuple(result.shape) != shape else result
@@ -202,8 +216,37 @@ class Fused:
                 values.pop(value, None)
         return [self._read(v, values, extents, device) for v in self.program.outputs]
 
+    def _between_launches(
+        self,
+        step: PlannedEvaluation | PlannedLoop,
+        operands: Sequence[Tensor],
+        lengths: Mapping[str, Tensor],
+        sizes: Environment,
+        extents: Mapping[str, int],
+        layouts: Mapping[str, Layout],
+    ) -> Sequence[Tensor]:
+        """The outputs of a step that is no launch. What does not run over the elements of flat lists is given padded
+        ones, as the evaluator knows them."""
+        if isinstance(step, PlannedEvaluation) and step.flat is not None:
+            made = eager.prepare(step.body, 0)
+            elements = over_elements(sizes, step.flat, self.program.flat[step.flat], layouts[step.flat], made.names)
+            return made(eager.Context(elements, None, False), operands)
+        flat = lambda value: flat_size(value.dims, self.program.flat)
+        operands = [
+            x if name is None else layouts[name].pad(x, extents[name])
+            for x, name in zip(operands, map(flat, step.operands), strict=True)
+        ]
+        if isinstance(step, PlannedLoop):
+            results = step.run(operands, lengths, sizes, extents)
+        else:
+            results = eager.prepare(step.body, 0)(eager.Context(sizes, None, False), operands)
+        return [
+            x if name is None else layouts[name].take(x.expand(_extents(value.dims, extents)))
+            for x, value, name in zip(results, step.outputs, map(flat, step.outputs), strict=True)
+        ]
+
     def _shape(self, value: FlatValue, extents: Mapping[str, int]) -> tuple[int, ...]:
-        return tuple(n if isinstance(n, int) else int(n.evaluate(extents.__getitem__)) for n in value.dims)
+        return _extents(stored(value.dims, self.program.flat), extents)
 
     def _buffer(
         self, value: FlatValue, values: dict[FlatValue, Tensor], extents: Mapping[str, int], device: torch.device
@@ -212,7 +255,8 @@ class Fused:
         if found is None:
             # What lies behind the end of a list is written by nobody.
             uneven = self.ragged | self.program.segments.keys()
-            padded = any(isinstance(n, Size) and not uneven.isdisjoint(n.names()) for n in value.dims)
+            dims = stored(value.dims, self.program.flat)
+            padded = any(isinstance(n, Size) and not uneven.isdisjoint(n.names()) for n in dims)
             make = torch.zeros if padded else torch.empty
             found = make(self._shape(value, extents), dtype=DTYPES[value.dtype], device=device)
             values[value] = found
@@ -228,7 +272,8 @@ class Fused:
         if alias is None:
             return values[value]
         size = value.dims[alias.dim]
-        return values[alias.buffer].narrow(alias.dim, alias.offset, size)
+        dim = alias.dim - (len(value.dims) - len(stored(value.dims, self.program.flat)))
+        return values[alias.buffer].narrow(dim, alias.offset, size)
 
     def _constants(self, device: torch.device) -> dict[FlatValue, Tensor]:
         if device not in self._tables:
@@ -247,6 +292,10 @@ class Fused:
                     found[value] = torch.tensor(value.table.tolist(), dtype=dtype, device=device).reshape(value.dims)
             self._tables[device] = found
         return self._tables[device]
+
+
+def _extents(dims: Sequence[Dimension], extents: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(n if isinstance(n, int) else int(n.evaluate(extents.__getitem__)) for n in dims)
 
 
 # Of the process and not of a thread: autograd runs backward passes in threads of its own.
@@ -331,16 +380,34 @@ def batch_rows(program: FlatProgram, extents: Mapping[str, int]) -> int:
     return most
 
 
+@constant_result
+def has_kernels(device: torch.device) -> bool:
+    """Whether programs run as kernels on a device."""
+    return current_request(device) is not None
+
+
 def run(
     kernels: Fused, inputs: Sequence[Tensor], tables: Mapping[str, Tensor], maxima: Mapping[str, int]
 ) -> list[Tensor]:
-    """Run a program on its kernels; the arguments are those of `eager.run`."""
-    graph = kernels.program.graph
+    """Run a program on its kernels.
+
+    Arguments:
+        kernels: of the program.
+        inputs, tables, maxima: those of `eager.run`, all declared sizes among the last; of flat sizes, stored as they
+            are, with their further tables and numbers of elements.
+    """
+    graph, flat = kernels.program.graph, kernels.program.flat
     sizes = eager.environment(graph, inputs, tables, maxima, inputs[0].device)
     for name, (size, length) in kernels.program.segments.items():
         sizes = with_segments(sizes, name, size, length)
+    layouts = {name: Layout.given(name, tables, maxima) for name in flat}
     extents = {name: extent.maximum for name, extent in sizes.extents.items()}
+    extents.update({total_of(name).name: layout.total for name, layout in layouts.items()})
     lengths = {}
+    for name, table in tables.items():
+        if name.startswith((ROWS_OF, TIMES_OF)):
+            # The first entry is read before a loop whether or not it has steps.
+            lengths[name] = table.contiguous() if table.numel() else table.new_zeros(1)
     for declaration in graph.sizes:
         if declaration.name in kernels.ragged:
             table = sizes.extents[declaration.name].lengths
@@ -353,11 +420,18 @@ def run(
             if f"{ORDER_OF}{declaration.name}" in kernels.tables:
                 order = torch.argsort(lengths[declaration.name], descending=True, stable=True)
                 lengths[f"{ORDER_OF}{declaration.name}"] = order
-    outputs = kernels.run(inputs, lengths, sizes, extents)
+    outputs = kernels.run(inputs, lengths, sizes, extents, layouts)
     if not kernels.ragged and not kernels.program.segments:
         return outputs
-    types = [v.type for v in graph.body.results]
-    return [eager.zero_padding(v, t, sizes) for v, t in zip(outputs, types, strict=True)]
+    made = []
+    for value, result in zip(outputs, graph.body.results, strict=True):
+        type_, name, here = result.type, flat_size(result.type.axes, flat), sizes
+        if name is not None:
+            type_ = ListType(type_.dtype, stored(type_.axes, flat), type_.shape)
+            wanted = {n for axis in type_.axes for n in axis.names()}
+            here = over_elements(sizes, name, flat[name], layouts[name], wanted)
+        made.append(eager.zero_padding(value, type_, here))
+    return made
 
 
 def with_segments(sizes: Environment, name: str, size: Size, length: int) -> Environment:

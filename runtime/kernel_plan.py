@@ -207,13 +207,16 @@ def _records(planned: Iterable[fused.PlannedKernel], direction: str) -> list[Ker
 def _evaluations(made: fused.Fused, direction: str) -> list[Evaluated]:
     counted: Counter[Evaluated] = Counter()
     for step in made.steps:
+        if isinstance(step, fused.PlannedKernel):
+            continue
         if isinstance(step, fused.PlannedLoop):
             launches = len(step.step.kernels)
             operation = f"a loop of {step.size} steps, {launches} launch{'es' * (launches != 1)} each, run by the host"
-            counted[Evaluated(direction, operation, step.reason, where=step.source)] += 1
-        elif not isinstance(step, fused.PlannedKernel):
+            where = step.source
+        else:
             operation, where = _operation(step.body)
-            counted[Evaluated(direction, operation, step.reason, where=where)] += 1
+        reason = f"{step.reason}; packed and jagged lists are padded for it" if step.pads else step.reason
+        counted[Evaluated(direction, operation, reason, where=where)] += 1
     return [replace(each, count=count) for each, count in counted.items()]
 
 

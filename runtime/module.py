@@ -199,10 +199,10 @@ class Model(nn.Module):
         point = self._entry(entry)
         traced = point.traced(self.training)
         held = [fetch(self, name) for name in point.parameters[self.training]]
-        bound = bind(traced, arguments, *_stored(held, arguments))
+        bound = bind(traced, arguments, *_stored(held, arguments), fused.has_kernels)
         held += self._seed(traced, bound, seed)
         inputs = [*held, *bound.tensors]
-        text = self._text(self._name(entry), self.training, *precision_of(inputs))
+        text = self._text(self._name(entry), self.training, *precision_of(inputs), bound.flat)
         outputs = autograd.evaluate(text, inputs, bound.table_list(traced.graph), self._memory, bound.extents)
         return unbind(traced, outputs, bound)
 
@@ -231,9 +231,11 @@ class Model(nn.Module):
             return [torch.tensor(int(seed), dtype=torch.int64, device=device)]
         return [torch.randint(0, 2**62, (), dtype=torch.int64).to(device)]
 
-    def _text(self, name: str, training: bool, compute: str, operand: str, half: bool) -> str:
+    def _text(
+        self, name: str, training: bool, compute: str, operand: str, half: bool, flat: tuple[str, ...] = ()
+    ) -> str:
         """The printed, normalised program for one precision."""
-        return program_text(self, name, training, compute, operand, half)
+        return program_text(self, name, training, compute, operand, half, flat)
 
     # --- what it is ---------------------------------------------------------------------------------------------------
 
@@ -332,9 +334,9 @@ class Model(nn.Module):
         traced = point.traced(self.training)
         held = [fetch(self, name) for name in point.parameters[self.training]]
         stored = _stored(held, arguments)
-        bound = bind(traced, warmup.examples(traced, arguments, *stored), *stored)
+        bound = bind(traced, warmup.examples(traced, arguments, *stored), *stored, fused.has_kernels)
         inputs = [*held, *self._seed(traced, bound, 0), *bound.tensors]
-        program = executable(self._text(self._name(entry), self.training, *precision_of(inputs)))
+        program = executable(self._text(self._name(entry), self.training, *precision_of(inputs), bound.flat))
         tables = bound.table_list(traced.graph)
         warmup.make_ready(program, inputs, tables, self._memory, bound.extents, backward)
         if inputs and inputs[0].is_cuda:
@@ -479,17 +481,20 @@ def _entry_in(entry: Entry, dtype: DType) -> Entry:
 
 
 @constant_result
-def program_text(model: Model, name: str, training: bool, compute: str, operand: str, half: bool) -> str:
-    """The printed, normalised program of an entry point in one precision, made once.
+def program_text(
+    model: Model, name: str, training: bool, compute: str, operand: str, half: bool, flat: tuple[str, ...] = ()
+) -> str:
+    """The printed, normalised program of an entry point in one precision, made once; lists of the sizes in `flat` are
+    stored without padding.
 
     Takes the model and not its tables: Dynamo, which runs this while it traces, hands objects on but no dicts.
     """
-    key = (name, training, compute, operand, half)
+    key = (name, training, compute, operand, half, flat)
     if key not in model._texts:
         entry = model._entries[name].traced(training)
         normal = normalise(entry.graph)
         graph = in_precision(normal, Precision(compute, operand, half), declared(entry))
-        model._texts[key] = printed(graph, normal=graph is normal)
+        model._texts[key] = printed(graph.with_flat(flat) if flat else graph, normal=graph is normal)
     return model._texts[key]
 
 

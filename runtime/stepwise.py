@@ -12,12 +12,13 @@ from torch import Tensor
 from ..compiler.builder import Builder
 from ..compiler.ir import Graph
 from ..compiler.pipeline import normalise
-from ..compiler.sizes import Size
+from ..compiler.sizes import Size, flat_size
 from ..kernels.flat import FlatOpaque, FlatProgram, FlatValue, Level
 from .dtypes import DTYPES
 from .eager_shapes import trailing
 from .eager_sizes import Environment
 from .flat_bodies import list_size, under_maps
+from .layout import flat_sizes
 
 __all__ = ["PlannedLoop", "plan_loop"]
 
@@ -35,6 +36,7 @@ class PlannedLoop:
         size: how often it runs; `reverse`: from the last element to the first.
         reason: why no kernel holds it.
         source: the place in the user's program.
+        pads: whether packed and jagged lists are padded for it.
     """
 
     step: Any
@@ -48,6 +50,7 @@ class PlannedLoop:
     reverse: bool
     reason: str
     source: Any = None
+    pads: bool = False
 
     def run(
         self, operands: Sequence[Tensor], lengths: Mapping[str, Tensor], sizes: Environment, extents: Mapping[str, int]
@@ -117,9 +120,12 @@ def plan_loop(item: FlatOpaque, program: FlatProgram, plan: Callable[[Graph], An
     results = under_maps(b, item.levels, references, lambda inner, values: inner.inline(body, values))
     made, _ = b.close(results)
     names = tuple(f"in_{i}" for i in range(len(made.parameters)))
-    graph = Graph("step", made, names, tuple(f"out_{i}" for i in range(len(results))), program.graph.sizes)
+    # A step is given one element of each list, and what it captures with padding.
+    sizes = program.graph.with_flat(()).sizes
+    graph = Graph("step", made, names, tuple(f"out_{i}" for i in range(len(results))), sizes)
     if any(d.input is not None for d in graph.sizes):
         return None
+    unpadded = dict.fromkeys(flat_sizes(program.graph), "B")
     step = plan(normalise(graph))
     if isinstance(step, str) or not step.kernels:
         return None
@@ -135,4 +141,5 @@ def plan_loop(item: FlatOpaque, program: FlatProgram, plan: Callable[[Graph], An
         a["reverse"],
         item.reason,
         equation.source,
+        any(flat_size(value.dims, unpadded) for value in (*(r.value for r in item.operands), *item.outputs)),
     )

@@ -35,7 +35,8 @@ def unbind(entry: Entry, outputs: Sequence[Tensor], bound: Bound) -> Any:
 
     Arguments:
         entry: the entry point that was called.
-        outputs: what its graph gave, padded: [list axes…, *shape]; padding is zero.
+        outputs: what its graph gave, padded: [list axes…, *shape]; padding is zero. Lists of the sizes in
+            `bound.layouts` as these say.
         bound: the arguments, as `bind` read them.
 
     Returns:
@@ -58,7 +59,7 @@ class _Writer:
     """Builds the structure of one call's result."""
 
     def __init__(self, entry: Entry, outputs: Sequence[Tensor], bound: Bound):
-        self.outputs, self.batched = outputs, entry.batched
+        self.outputs, self.batched, self.layouts = outputs, entry.batched, bound.layouts
         self.tables: dict[str, _Table] = {}
         for size in entry.graph.sizes:
             table, form = bound.tables.get(size.name), bound.forms.get(size.name)
@@ -105,10 +106,13 @@ class _Writer:
             length = int(axes[0].evaluate(lambda name: self.tables[name].lengths))
             data = map_product(lambda x: x[:length], data)
         depth, flat = self._depth(axes), self._flat(axes)
+        layout = self.layouts.get(str(axes[1])) if len(axes) > 1 else None
+        if layout is not None and flat is None:
+            data = map_product(layout.pad, data)
         if not depth:
             return data
         if flat is not None:
-            return flat.restore(data)
+            return flat.restore(data) if layout is None else flat.wrap(data)
         first = first_array(data)
         made = [self._lengths(axes[: k + 1], first) for k in range(1, depth + 1)]
         hosts = tuple(host for _, host in made if host is not None)

@@ -18,12 +18,15 @@ import torch
 
 from foldfuse.compiler.errors import StrategyError
 from foldfuse.compiler.pipeline import compile_graph
+from foldfuse.compiler.sizes import ROWS_OF, TIMES_OF, flat_size, total_of
 from foldfuse.compiler.types import f64
 from foldfuse.kernels.emit import Numerics
 from foldfuse.kernels.strategy import Request
 from foldfuse.runtime import fused
+from foldfuse.runtime.layout import flat_sizes
 
 from .interpreter.kernel_harness import instruments
+from .layouts import layout
 from .random_inputs import Call, mapped, same
 
 NUMERICS = Numerics(interpreted=True)
@@ -37,11 +40,13 @@ class Setting:
         request: what kernels are wanted.
         memory: what is kept for the backward pass.
         even: whether all rows have lists of one length, which then have no tables.
+        form: "packed" or "jagged" where lists of rows are stored without padding, in this order; otherwise "padded".
     """
 
     request: Request
     memory: str
     even: bool
+    form: str = "padded"
 
 
 def setting(seed: int) -> Setting:
@@ -53,7 +58,8 @@ def setting(seed: int) -> Setting:
         vendor=random.random() < 0.7,
         block=random.choice((None, None, 2, 4)),
     )
-    return Setting(request, random.choice(("auto", "save", "recompute")), random.random() < 0.4)
+    memory, even = random.choice(("auto", "save", "recompute")), random.random() < 0.4
+    return Setting(request, memory, even, "padded" if even else random.choice(("padded", "packed", "jagged")))
 
 
 RAN: Counter[str] = Counter()
@@ -75,21 +81,38 @@ def on_kernels(call: Call, chosen: Setting) -> list[torch.Tensor] | None:
     given = {name: table for name, table in tables.items() if isinstance(table, torch.Tensor)}
     if chosen.even:
         given = {name: table for name, table in given.items() if not (table == extents[name]).all()}
-    ragged = frozenset(given) | {d.name for d in call.graph.sizes if d.input is not None}
+    graph, layouts = call.graph, {}
+    if chosen.form != "padded":
+        layouts = {n: layout(given[n], extents[n], chosen.form) for n in flat_sizes(graph) if n in given}
+        graph = graph.with_flat(layouts)
+        for name, own in layouts.items():
+            _, given[ROWS_OF + name], times = own.tables()
+            given.update({} if times is None else {TIMES_OF + name: times})
+            extents[total_of(name).name] = own.total
+        inputs = [
+            x if name is None else layouts[name].take(x)
+            for x, name in zip(inputs, (flat_size(t.axes, graph.flat) for t in call.inputs), strict=True)
+        ]
+        RAN["graphs on flat lists"] += bool(layouts)
+    ragged = frozenset(given) | {d.name for d in graph.sizes if d.input is not None}
     request = chosen.request
     try:
-        planned = fused.plan(call.graph, request, ragged)
+        planned = fused.plan(graph, request, ragged)
     except StrategyError:
         if request.force is None:
             raise
-        planned = fused.plan(call.graph, replace(request, force=None), ragged)
+        planned = fused.plan(graph, replace(request, force=None), ragged)
     if isinstance(planned, str):
         RAN["graphs without kernels"] += 1
         return None
     RAN["graphs"] += 1
     RAN.update(f"{each.kernel.strategy} kernels" for each in planned.kernels)
     with instruments(f"{call.graph.name} {request}"):
-        return fused.run(planned, inputs, given, extents)
+        outputs = fused.run(planned, inputs, given, extents)
+    return [
+        x if name is None else layouts[name].pad(x)
+        for x, name in zip(outputs, (flat_size(t.axes, graph.flat) for t in call.outputs), strict=True)
+    ]
 
 
 def agrees(call: Call, chosen: Setting, expected: Sequence[Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...compiler.errors import VerificationError
-from ...compiler.sizes import Constant, Named, Quotient, Size
+from ...compiler.sizes import ROWS_OF, TIMES_OF, Constant, Named, Quotient, Size, flat_size, total_of
 from ..expressions import Axis, Dimension, Expression, dimension
 from ..kernel import Tiles
 from ..tiles import Tile, broadcast, combine, union
@@ -250,8 +250,12 @@ class AxisWriter(Writer):
     # --- addresses ----------------------------------------------------------------------------------------------------
 
     def offset(self, indices: Sequence[Expression], extents: Sequence[Dimension]) -> Tile:
-        """The offset of an element of a contiguous array."""
+        """The offset of an element of a contiguous array; of flat lists, by their tables."""
         out: Tile | None = None
+        flat = flat_size(extents, self.flat)
+        if flat is not None:
+            out = self.flat_offset(flat, indices[0], indices[1])
+            indices, extents = indices[2:], extents[2:]
         for index, extent in zip(indices, extents, strict=True):
             tile = self.index(index)
             if out is not None:
@@ -276,6 +280,25 @@ class AxisWriter(Writer):
         other = "0" if dtype in ("i32", "i64", "bool", "index") else "0.0"
         return Tile(f"tl.load({where}, mask={mask.at(dims)}, other={other})", dims)
 
+    def flat_offset(self, name: str, row: Expression, time: Expression) -> Tile:
+        """Where a place in the list of a row lies among the elements of all lists of a flat size."""
+        out = self.evaluate(self.arena.make("entry", (row,), f"{ROWS_OF}{name}", "index"))
+        if f"{TIMES_OF}{name}" in self.ragged:
+            # A step that does not come is asked for too, and a mask over rows would make a tile of one number.
+            within = self.arena.make("within", (time,), Named(name), "index")
+            out = combine("+", out, self.evaluate(self.arena.make("entry", (within,), f"{TIMES_OF}{name}", "index")))
+        else:
+            out = combine("+", out, self.index(time))
+        if time.axis is None:
+            # In rows that have ended, a computed place may lie behind all lists.
+            last = f"{self.size(total_of(name))} - 1"
+            out = Tile(f"tl.maximum(tl.minimum({out.text}, {last}), 0)", out.dims)
+        return out
+
     def index(self, term: Expression) -> Tile:
         """The tile of an index."""
+        raise NotImplementedError
+
+    def evaluate(self, term: Expression) -> Tile:
+        """The tile of a term."""
         raise NotImplementedError

@@ -205,7 +205,9 @@ class KernelWriter(ReductionWriter):
         self.uses_grid = True
         tiles = Tiles(tuple(a.extent for a in self.tree.rows), self.placement.rows)
         pointer = self.pointer("counter", "barrier", extent=(tiles, self.branches), written=True)
-        return f"{pointer} + {f'{self.tile} * {self.branches} + {self.branch}' if self.branches > 1 else self.tile}"
+        if self.branches == 1:
+            return f"{pointer} + {self.tile}"
+        return f"{pointer} + (tl.full((), 0, tl.int64) + {self.tile}) * {self.branches} + {self.branch}"
 
     def run_loop(self, loop: Loop, around: Tile | None) -> None:
         """Write a sequential loop: the first carries, the steps, and where the last carries are then."""

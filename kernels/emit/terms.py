@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...compiler.sizes import ROWS_OF, flat_size, stored
 from ..barriers import own_tile, written_values
 from ..expressions import Expression
 from ..flat import FlatScan, FlatValue
@@ -12,7 +13,7 @@ from ..tiles import Tile, combine
 from .axes import AxisWriter
 from .writer import permutation
 
-FREE = frozenset(("cast", "from_index", "as_index", "length", "clamp"))
+FREE = frozenset(("cast", "from_index", "as_index", "length", "clamp", "entry", "within"))
 """Terms that are no arithmetic."""
 LONG = 64
 """The longest vector that is kept in registers through a loop."""
@@ -115,11 +116,17 @@ class TermWriter(AxisWriter):
     def elementwise(self, term: Expression) -> Tile:
         if term.op == "length":
             return self.evaluate_size(term.extra)
+        if term.op == "entry":
+            (index,) = term.arguments
+            mask = None if index.op == "within" else self.mask_of(index.axes)
+            return self.load_text(self.pointer("lengths", term.extra), self.index(index), mask, "i64")
         tiles = [self.evaluate(a) for a in term.arguments]
         if term.op == "cast":
             (source,) = term.arguments
             tile = self.typed(tiles[0], source.dtype) if source.op == "number" else tiles[0]
             return cast(tile, source.dtype, term.dtype)
+        if term.op == "within":
+            return Tile(f"tl.maximum(tl.minimum({tiles[0].text}, {self.size(term.extra)} - 1), 0)", tiles[0].dims)
         if term.op == "clamp":
             return self.index(term)
         if term.op in ("as_index", "from_index"):
@@ -147,6 +154,8 @@ class TermWriter(AxisWriter):
             name, number = self.axis_tile[term.arguments[0].axis].text, term.arguments[1].extra
             if name.isidentifier() and number >= 0:
                 return f"{name}_{number}" if term.op == "plus" else f"{name}_by_{number}"
+        if term.op == "entry":
+            return "start" if term.extra.startswith(ROWS_OF) else "moved"
         return {"add": "total", "mul": "product", "select": "chosen", "sub": "difference"}.get(term.op, term.op)
 
     # --- loads --------------------------------------------------------------------------------------------------------
@@ -164,7 +173,14 @@ class TermWriter(AxisWriter):
         stack = self.scopes
         self.scopes = stack[: scope + 1]
         pointer, offset = self.address(value, term.arguments, False)
-        tile = self.load_text(pointer, offset, self.mask_of(term.axes), value.dtype)
+        axes = term.axes
+        if storage.step is not None and flat_size(storage.buffer.dims, self.flat) is not None:
+            # Behind the end of a row there lies another one.
+            axes |= {storage.step.level.axis}
+        elif storage.kind == "scratch" and value.role == "output" and storage.parity is not None:
+            # In rows that have ended, the loop inside of the step made no list.
+            axes |= {storage.parity.level.axis}
+        tile = self.load_text(pointer, offset, self.mask_of(axes), value.dtype)
         self.read.append((BYTES[value.dtype], *self.times(term.axes)))
         tile = self.assign(self.hint_of(value), tile)
         self.scope.known[term] = tile
@@ -197,7 +213,8 @@ class TermWriter(AxisWriter):
                 indices = (*indices[:dim], self.arena.plus(indices[dim], start), *indices[dim + 1 :])
             return self.pointer("buffer", buffer), self.offset(indices, buffer.dims)
         buffer = storage.buffer
-        extent = (2, *buffer.dims) if storage.parity is not None else buffer.dims
+        dims = stored(buffer.dims, self.flat)
+        extent = (2, *dims) if storage.parity is not None else dims
         pointer = self.pointer("scratch", buffer, extent=tuple(extent), written=True)
         offset = self.offset(indices, buffer.dims)
         if storage.parity is None:
@@ -206,7 +223,7 @@ class TermWriter(AxisWriter):
         half = after if following else current
         if half == "0":
             return pointer, offset
-        factors = [half, *(self.size(n) for n in buffer.dims if n != 1)]
+        factors = [half, *(self.size(n) for n in dims if n != 1)]
         return pointer, combine("+", Tile(" * ".join(factors)), offset)
 
     def reduce(self, term: Expression) -> Tile:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ...compiler.sizes import Named, Quotient
+from ...compiler.sizes import ROWS_OF, TIMES_OF, Named, Quotient, total_of
 from ..expressions import Axis, Dimension, Expression, dimension
 from ..flat import FlatProgram, FlatValue, origin
 from ..kernel import Argument, Factors, Tiles
@@ -48,6 +48,8 @@ class Scope:
 ORDER_OF = "order of "
 """In front of the name of a ragged size: the table of its rows, the longest first."""
 
+_TABLES = {ORDER_OF: "order", ROWS_OF: "rows", TIMES_OF: "times"}
+
 
 class Writer:
     """The lines written so far, and the arguments that they need.
@@ -57,7 +59,7 @@ class Writer:
         placement: the placement that it was built for.
         name: of the function.
         program: where it comes from, for its list sizes.
-        ragged: the sizes that have a table of lengths.
+        ragged: the sizes that have a table of lengths, and the other tables that there are.
         numerics: how contractions are computed.
     """
 
@@ -72,6 +74,7 @@ class Writer:
     ):
         self.tree, self.placement, self.name, self.arena = tree, placement, name, tree.arena
         self.over, self.segments, self.ragged, self.numerics = program.over, program.segments, ragged, numerics
+        self.flat = program.flat
         self.scopes: list[Scope] = []
         reserved = ("tl", "triton", "float", "range", name, *DEVICE.values(), *HELPERS, *keyword.kwlist)
         self.taken: set[str] = set(reserved)
@@ -115,6 +118,10 @@ class Writer:
         """For how many elements of these axes the line that is written next runs, over all programs of a launch."""
         axes = {a for a in axes if a.extent != 1}
         factors: list[int | Dimension | Tiles] = [self.padded(a.extent) for a in axes]
+        for name, outer in self.flat.items():
+            if Named(name) in factors and Named(outer) in factors:
+                factors.remove(Named(name))
+                factors[factors.index(Named(outer))] = total_of(name)
         for loop in self.scopes[1 : None if scope is None else scope + 1]:
             if loop.axis is not None and loop.axis not in axes:
                 factors.append(loop.trips)
@@ -141,7 +148,8 @@ class Writer:
         if extent.name in self.segments:
             return str(self.segments[extent.name][1])
         if extent.name not in self.sizes:
-            self.sizes[extent.name] = Argument(self.fresh(f"{extent.name}"), "size", "i32", size=extent.name)
+            hint = extent.name.replace(" ", "_")
+            self.sizes[extent.name] = Argument(self.fresh(hint), "size", "i32", size=extent.name)
         return self.sizes[extent.name].name
 
     def padded(self, extent: Dimension) -> Dimension:
@@ -158,8 +166,10 @@ class Writer:
             if isinstance(value, str):
                 hint, dtype = value, "i32" if kind == "counter" else "i64"
                 if kind == "lengths":
-                    name = value.removeprefix(ORDER_OF)
-                    hint = f"{name}_lengths" if name == value else f"{name}_order"
+                    hint = f"{value}_lengths"
+                    for prefix, what in _TABLES.items():
+                        if value.startswith(prefix):
+                            hint = f"{value.removeprefix(prefix)}_{what}"
                 more.setdefault("size", value)
             else:
                 hint, dtype = self.hint_of(value), value.dtype

@@ -6,6 +6,7 @@ from itertools import count
 
 import pytest
 import torch
+from torch.nn.utils.rnn import pack_sequence
 
 import foldfuse as ff
 from foldfuse.kernels.strategy import Request
@@ -89,6 +90,25 @@ def test_ragged_lists_are_another_program(model):
     padded = spent(lambda: model.warmup(x))
     assert padded.compiles, "ragged kernels read lengths"
     assert not spent(lambda: train(model, x)).compiles
+
+
+@pytest.mark.parametrize("form", ["packed", "jagged"])
+def test_lists_without_padding(model, form):
+    def lists(*lengths: int):
+        rows = [torch.randn(n, D) for n in lengths]
+        if form == "packed":
+            return pack_sequence(rows, enforce_sorted=False)
+        return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+
+    def train(x) -> None:
+        y = model(x)
+        (y.data if form == "packed" else y.values()).sum().backward()
+
+    made = spent(lambda: model.warmup(lists(3, 1, 2)))
+    assert made.compiles and not made.launches
+    for lengths in ((3, 1, 2), (2, 7, 1, 4)):
+        run = spent(lambda lengths=lengths: train(lists(*lengths)))
+        assert run.launches["scan"] == 2 and not run.compiles, "another batch and other lengths"
 
 
 def test_the_strategy_that_is_asked_for(model):
