@@ -254,11 +254,14 @@ class ReductionWriter(TermWriter):
     def alike(self, term: Expression, axes: Sequence[Axis]) -> dict[Axis, Axis]:
         """The axes along which the term is computed already, in the place of those that it is reduced over."""
         names: dict[Axis, Axis] = {}
+        # An axis that the term itself sums over is no name for another one.
+        inner = {axis for reduction in term.reductions for axis in reduction.extra[1]}
         for axis in axes:
             for other in self.tree.alike.get((axis.axis_class, axis.extent), ()):
                 if other is axis:
                     break
-                if other not in term.axes and other not in names.values() and self.interchangeable(axis, other):
+                taken = term.axes | inner | set(names.values())
+                if other not in taken and self.interchangeable(axis, other):
                     names[axis] = other
                     break
         names = {old: new for old, new in names.items() if old in term.axes}
