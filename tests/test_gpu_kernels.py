@@ -116,19 +116,31 @@ def test_a_cooperative_kernel_under_load_is_the_same_every_time():
             assert torch.equal(model(x), first)
 
 
-def test_a_new_batch_or_length_compiles_nothing():
+@pytest.mark.parametrize("batches", [((4, 7), (1, 1), (3, 50), (17, 64), (32, 1000)), ((33, 7), (64, 1000), (500, 3))])
+def test_a_new_batch_of_one_kind_or_length_compiles_nothing(batches):
     model = model_of(64)
-    model(torch.randn(4, 7, 32, device="cuda")).sum().backward()
+    (rows, steps), *others = batches
+    model(torch.randn(rows, steps, 32, device="cuda")).sum().backward()
     before = counts()
-    for rows, steps in ((1, 1), (3, 50), (17, 64), (64, 1000), (128, 33)):
+    for rows, steps in others:
         model(torch.randn(rows, steps, 32, device="cuda")).sum().backward()
     assert not (counts() - before).compiles
+
+
+@pytest.mark.parametrize("rows", [100, 3000])
+def test_more_tiles_of_rows_than_programs_that_run_at_once(rows):
+    model = model_of(512)
+    x = torch.randn(rows, 9, 32, device="cuda")
+    reference = model.double()(x.double())
+    model = model.float()
+    with fused.requested(Request(target=fused.target_of(x.device).name, force="cooperative")):
+        assert error(model(x).double(), reference) <= 1e-5
 
 
 def test_a_graph_is_captured_after_warmup():
     model = model_of(128)
     x = torch.randn(16, 40, 32, device="cuda")
-    model.warmup(x)
+    model.warmup(x, backward=False)
     graph = torch.cuda.CUDAGraph()
     with torch.no_grad(), torch.cuda.graph(graph):
         captured = model(x)
