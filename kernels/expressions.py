@@ -34,6 +34,7 @@ class Axis:
         axis_class: the class of `axes` that it belongs to, None where it has none.
         slot: how many dimensions of the same value in front of it have this class.
         over: the axes that its extent varies with: that of an inner list does.
+        contracted: of a reduced one, whether a product of matrices runs over it, and no sum, maximum … of elements.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Axis:
     axis_class: int | None = None
     slot: int = 0
     over: tuple[Axis, ...] = ()
+    contracted: bool = False
 
     def __repr__(self) -> str:
         return f"<{self.role} {self.name}: {self.extent}>"

@@ -32,7 +32,7 @@ class Placement:
         strategy: its name.
         rows: how many rows a program owns, a power of two.
         own: per axis class, the block in which a stage computes it; an axis whose block covers it is *whole*.
-        reduced: per axis class, the block in which it is reduced.
+        reduced: per axis class, the block in which matrix products run over it; `summed`, that of other reductions.
         grid: the axis classes whose blocks are spread over the programs that share a tile of rows; no value has two.
         programs: over how many.
         exchanged: whether these programs need one another (the class is cut): then they meet at grid barriers.
@@ -50,6 +50,7 @@ class Placement:
     rows: int = 16
     own: Mapping[int, int] = field(default_factory=dict)
     reduced: Mapping[int, int] = field(default_factory=dict)
+    summed: Mapping[int, int] = field(default_factory=dict)
     grid: frozenset[int] = frozenset()
     programs: int = 1
     exchanged: bool = False
@@ -64,11 +65,15 @@ class Placement:
 
     def block(self, axis: Axis) -> int:
         """The number of elements of an axis that are computed, or reduced, at once."""
-        table = self.reduced if axis.role == "reduced" else self.own
+        table = getattr(self, self.table(axis))
         if not isinstance(axis.extent, int):
             return table.get(axis.axis_class, self.list_block)
         whole = power_of_two(axis.extent)
         return min(table.get(axis.axis_class, whole), whole)
+
+    def table(self, axis: Axis) -> str:
+        """Which of the tables of blocks an axis is in."""
+        return "own" if axis.role != "reduced" else "reduced" if axis.contracted else "summed"
 
     def spread(self, axis: Axis) -> bool:
         """Whether the blocks of an axis lie on the programs of the grid: of two that a value has, the first do."""

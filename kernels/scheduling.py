@@ -195,14 +195,14 @@ class _Scheduler:
 
     # --- axes ---------------------------------------------------------------------------------------------------------
 
-    def axis(self, role: str, extent: Dimension, axis_class: int | None, slot: int) -> Axis:
-        key = (role, extent, axis_class, slot)
+    def axis(self, role: str, extent: Dimension, axis_class: int | None, slot: int, contracted: bool = False) -> Axis:
+        key = (role, extent, axis_class, slot, contracted)
         if key not in self.pool:
             letters = "jiefg" if role == "own" else "klmn"
             count = self.names[role]
             self.names[role] += 1
             name = letters[count] if count < len(letters) else f"{letters[0]}{count}"
-            self.pool[key] = Axis(name, extent, role, axis_class, slot, self.varying(extent))
+            self.pool[key] = Axis(name, extent, role, axis_class, slot, self.varying(extent), contracted)
         return self.pool[key]
 
     def varying(self, extent: Dimension) -> tuple[Axis, ...]:
@@ -294,8 +294,10 @@ class _Scheduler:
         if 0 in item.reduced:
             neutral = 1 if equation.op == "reduce_prod" or equation.attributes.get("op") == "prod" else 0
             return self.arena.number(neutral if value.dtype in ("i32", "i64") else float(neutral), value.dtype)
+        contracted = equation.op == "contract"
         reduced = [
-            self.axis("reduced", n, self.axes.reduced(item, s), value.height - s) for s, n in enumerate(item.reduced)
+            self.axis("reduced", n, self.axes.reduced(item, s), value.height - s, contracted)
+            for s, n in enumerate(item.reduced)
         ]
 
         def operand(j: int, own: Sequence[Expression]) -> Expression:
@@ -378,7 +380,7 @@ class _Scheduler:
             root.stores = [x for x in root.stores if x.value in self.kept or x.following or place(x) not in exchanged]
         items = self.schedule(None, self.group.scans, storage, own)
         first: dict[tuple[int | None, Dimension], list[Axis]] = {}
-        for (role, _, _, slot), axis in sorted(self.pool.items(), key=lambda item: (item[0][0], item[0][3])):
+        for (role, _, _, slot, _), axis in sorted(self.pool.items(), key=lambda item: (item[0][0], item[0][3])):
             if role == "reduced" or slot == 0:
                 first.setdefault((axis.axis_class, axis.extent), []).append(axis)
         return Tree(self.arena, self.rows, items, storage, own, first)

@@ -253,7 +253,7 @@ def _streamed(parts: Partition, group: Group, request: Request, rows: int) -> It
         blocks = {c: block for c, n in axes.extents.items() if isinstance(n, int)}
         reduced = {c: min(block, 32) for c in blocks} if exact else blocks
         own = {**blocks, **dict.fromkeys(_batched(group, axes), 1)}
-        placement = Placement("streamed", rows=rows, own=own, reduced=reduced)
+        placement = Placement("streamed", rows=rows, own=own, reduced=reduced, summed=_summed(axes, request))
         yield _sized(parts, group, axes, placement, request)
 
 
@@ -287,6 +287,7 @@ def _cooperative(parts: Partition, group: Group, request: Request, rows: int) ->
                 rows=rows,
                 own=own,
                 reduced=dict.fromkeys(ints, 32 if exact else 2 * wide if resident else wide),
+                summed=_summed(axes, request),
                 resident=resident,
                 unrolled=resident,
                 grid=frozenset((spread, *companions)),
@@ -295,6 +296,15 @@ def _cooperative(parts: Partition, group: Group, request: Request, rows: int) ->
                 waiting=waiting,
             )
             yield _sized(parts, group, axes, placement, request)
+
+
+SUMMED = 512
+"""The most elements that are summed, or compared, at once: there is no matrix product whose operands they are."""
+
+
+def _summed(axes: Axes, request: Request) -> dict[int, int]:
+    """The blocks of what is summed, where an axis need not be whole."""
+    return {c: request.block or SUMMED for c, n in axes.extents.items() if isinstance(n, int)}
 
 
 def _companions(group: Group, axes: Axes, spread: int) -> list[int]:
@@ -438,14 +448,15 @@ def _halved(placement: Placement, made: Estimate, least: int) -> Placement | Non
         axes = [a for a in axes if not isinstance(a.extent, int)]
     if axes:
         axis = max(axes, key=lambda a: (placement.block(a), a.role == "reduced"))
-        table = dict(placement.reduced if axis.role == "reduced" else placement.own)
+        name = placement.table(axis)
+        table = dict(getattr(placement, name))
         if axis.axis_class is None or not isinstance(axis.extent, int):
             return (
                 replace(placement, list_block=max(1, placement.list_block // 2)) if placement.list_block > 1 else None
             )
         if not placement.spread(axis) or axis.role == "reduced":
             table[axis.axis_class] = placement.block(axis) // 2
-            return replace(placement, **{"reduced" if axis.role == "reduced" else "own": table})
+            return replace(placement, **{name: table})
     if placement.rows > least and any(a.role == "row" for a in made.largest_axes):
         return replace(placement, rows=placement.rows // 2)
     return None
@@ -469,6 +480,6 @@ def _pointwise(parts: Partition, group: Group, request: Request) -> tuple[Propos
     reduced = {
         c: request.block or 32 for c, n in axes.extents.items() if isinstance(n, int) and (n > 64 or request.block)
     }
-    placement = Placement("pointwise", rows=rows, own=own, reduced=reduced)
+    placement = Placement("pointwise", rows=rows, own=own, reduced=reduced, summed=reduced)
     proposal = _sized(parts, group, axes, placement, request)
     return proposal, "no sequential axis"

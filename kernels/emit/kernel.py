@@ -440,8 +440,16 @@ class KernelWriter(ReductionWriter):
             self.arrive(barrier)
         for line in later or ():
             self.write(line)
+        # What a row's elements come to, such as their mean, later stages of the step need not sum up again: each value
+        # is written by one stage of a step, and before it is read.
+        numbers = {t: x for t, x in self.scopes[len(outer)].known.items() if t.op == "reduce" and self.of_rows(t)}
+        outer[-1].known.update(numbers)
         self.scopes, self.base = outer, base
         return following
+
+    def of_rows(self, term: Expression) -> bool:
+        """Whether a term is one number a row."""
+        return all(a.role in ("row", "step") for a in term.axes)
 
     def count_uses(self, stage: Stage) -> None:
         self.uses = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from math import prod
 
@@ -205,7 +206,7 @@ class ReductionWriter(TermWriter):
         if axis not in self.blocks:
             block, made = self.placement.block(axis), []
             for start in range(0, axis.extent, block):
-                made.append(Axis(f"{axis.name}_{start}", axis.extent, axis.role, axis.axis_class))
+                made.append(replace(axis, name=f"{axis.name}_{start}"))
                 stack, self.scopes = self.scopes, self.scopes[:1]
                 self.bind(made[-1], str(start), exact=start + block <= axis.extent)
                 self.scopes = stack
