@@ -300,6 +300,9 @@ class _Flattening:
         if sequential:
             raise Unsupported(reason)
         operands = tuple(table[v] for v in equation.inputs)
+        names = {n for r in operands for d in r.value.dims if not isinstance(d, int) for n in d.names()}
+        if not names.isdisjoint(self.segments):
+            raise Unsupported(f"{equation.op} runs over segments of a list: {reason}")
         lead = spatial(operands)
         maker = FlatOpaque(equation, operands, lead, (), reason)
         maker.outputs = tuple(self.value(v, lead, maker) for v in equation.outputs)
@@ -324,12 +327,15 @@ class _Flattening:
         for output, result in zip(equation.outputs, body.results, strict=True):
             reference = inner[result]
             if not reference.lead or reference.lead[-1] is not level:
-                reference = self.repeated(output, reference, level, items)
+                reference = self.repeated(output, reference, (*levels, level), items)
             table[output] = Reference(reference.value, reference.lead[:-1])
 
-    def repeated(self, output: Value, reference: Reference, level: Level, items: list[Item]) -> Reference:
-        """A value that does not vary with a map, as the list of copies that the map gives."""
-        lead = (*(x for x in reference.lead if x.axis is None), level)
+    def repeated(
+        self, output: Value, reference: Reference, levels: tuple[Level, ...], items: list[Item]
+    ) -> Reference:
+        """A value that does not vary with the innermost map, as the list of copies that the map gives."""
+        level = levels[-1]
+        lead = self.together((*(x for x in reference.lead if x.axis is None), level), (level.size,), levels)
         element = Value(output.type.element, output.name)
         flat = self.value(element, lead)
         flat.maker = FlatEquation(Equation("stop_gradient", (element,), (element,)), (reference,), flat)
@@ -347,9 +353,12 @@ class _Flattening:
         items: list[Item],
         sequential: bool,
     ) -> None:
+        segments = dict(self.segments)
         try:
             made = self.flat_scan(equation, table, levels, sequential)
         except Unsupported as refusal:
+            # What is evaluated as a whole cuts its lists itself.
+            self.segments = segments
             self.opaque(equation, table, items, sequential, str(refusal))
             return
         items.append(made)

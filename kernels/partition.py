@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from ..compiler.sizes import flat_size
 from .expressions import Dimension
 from .flat import FlatEquation, FlatOpaque, FlatProgram, FlatScan, FlatValue, Item, Reference
 from .scheduling import Alias, Group, rounds
@@ -38,6 +39,8 @@ class EvaluatorStep:
 
 
 Step = KernelStep | EvaluatorStep
+
+SUM_OVER_A_LIST = "a sum over a list that lies in memory: the vendor's library"
 
 
 @dataclass
@@ -92,9 +95,12 @@ class _Partition:
             if op == "reduce" and not item.output.lead:
                 return "a sum over the outermost list: the vendor's library"
             if op == "reduce" and self.vendor and item.equation.attributes["op"] == "sum":
-                # Rows alone would keep few programs busy with a long list, and there is nothing to fuse it with.
-                if len(item.output.lead) == 1 and self.lies(item.operands[0].value):
-                    return "a sum over a list that lies in memory: the vendor's library"
+                # Rows alone would keep few programs busy with a long list, and there is nothing to fuse it with. Lists
+                # without padding would have to be padded for it.
+                value = item.operands[0].value
+                padded = flat_size(value.dims, self.program.flat) is None
+                if padded and len(item.output.lead) == 1 and self.lies(value):
+                    return SUM_OVER_A_LIST
         return None
 
     def lies(self, value: FlatValue) -> bool:

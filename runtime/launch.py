@@ -129,7 +129,8 @@ def spilled(kernel: Kernel, device: torch.device) -> int:
         LaunchError: the kernel needs more than the device has.
         CaptureError: a CUDA graph is being captured and the kernel was not compiled before.
     """
-    return launcher(kernel).prepare(device).compiled.n_spills
+    form = launcher(kernel).prepare(device)
+    return 0 if form is None else form.compiled.n_spills
 
 
 @dataclass(frozen=True)

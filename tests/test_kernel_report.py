@@ -197,7 +197,7 @@ def test_explain_has_a_line_for_every_kernel():
     brief = model.explain(brief=True)
     assert ".py:" not in brief[brief.index("\nkernels, ") :]
     launches = sum(each.launches for each in model.kernels if each.direction == "backward")
-    assert f"  backward: {launches} launches; " in section
+    assert f"  backward: {launches} launch{'es' * (launches != 1)}; " in section
 
 
 @pytest.mark.parametrize(

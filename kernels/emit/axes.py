@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ...compiler.errors import VerificationError
 from ...compiler.sizes import ROWS_OF, TIMES_OF, Constant, Named, Quotient, Size, flat_size, total_of
 from ..expressions import Axis, Dimension, Expression, dimension
+from ..flat import Unsupported
 from ..kernel import Tiles
 from ..tiles import Tile, broadcast, combine, union
 from .writer import ORDER_OF, Scope, Writer, shape
@@ -223,7 +224,7 @@ class AxisWriter(Writer):
         for outer in self.over[size.name]:
             found = [a for a in self.axis_tile if str(a.extent) == outer]
             if not found:
-                raise KeyError(outer)
+                raise Unsupported(f"the lengths of {size.name} vary with {outer}, over which the kernel has no rows")
             axes.append(found[-1])
         key = self.arena.make("lengths", tuple(self.arena.axis(a) for a in axes), size.name, "i64")
         scope = max((self.axis_scope[a] for a in axes), default=0)

@@ -183,11 +183,11 @@ def test_running_once_leaves_no_trace(model, monkeypatch):
     monkeypatch.setattr(warmup, "make_ready", lambda *arguments: given.append(arguments))
     x = torch.randn(2, 5, D, requires_grad=True)
     model.warmup(x)
-    ((program, inputs, tables, memory, backward),) = given
+    ((program, inputs, tables, memory, extents, backward),) = given
     before = torch.get_rng_state()
-    run = spent(lambda: warmup.run_once(program, inputs, tables, memory, {"B": 2, "T": 5}, backward))
+    run = spent(lambda: warmup.run_once(program, inputs, tables, memory, extents, backward))
     assert run.launches["scan"] == 2
     assert torch.equal(torch.get_rng_state(), before)
     assert x.grad is None and all(parameter.grad is None for parameter in model.parameters())
-    run = spent(lambda: warmup.run_once(program, inputs, tables, memory, {"B": 2, "T": 5}, False))
+    run = spent(lambda: warmup.run_once(program, inputs, tables, memory, extents, False))
     assert run.launches["scan"] == 1
