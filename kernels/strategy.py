@@ -447,7 +447,8 @@ def _halved(placement: Placement, made: Estimate, least: int) -> Placement | Non
         # What is whole stays whole; a list never is.
         axes = [a for a in axes if not isinstance(a.extent, int)]
     if axes:
-        axis = max(axes, key=lambda a: (placement.block(a), a.role == "reduced"))
+        # By name in the end: a plan does not depend on the order of a set.
+        axis = max(axes, key=lambda a: (placement.block(a), a.role == "reduced", a.name))
         name = placement.table(axis)
         table = dict(getattr(placement, name))
         if axis.axis_class is None or not isinstance(axis.extent, int):

@@ -47,14 +47,15 @@ def test_text(name: str) -> None:
     check_golden(f"kernels/{name}.txt", text(loop))
 
 
-def test_texts_do_not_vary() -> None:
-    """Names and order come from the program alone, not from where its parts lie in memory."""
+@pytest.mark.parametrize(("cell", "width"), [("layer_norm_lstm", 24), ("delta_rule", 100)])
+def test_texts_do_not_vary(cell: str, width: int) -> None:
+    """Names, order and the choice of blocks come from the program alone, not from where its parts lie in memory."""
     once, again = (
         [
             step.kernel.source
             for graph in (compiled.forward, compiled.backward)
             for step in fused.plan(graph, Request(), frozenset()).kernels
         ]
-        for compiled in (graphs(*CELLS["layer_norm_lstm"](24)) for _ in range(2))
+        for compiled in (graphs(*CELLS[cell](width)) for _ in range(2))
     )
     assert once == again
