@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.ir import Equation, Graph, Lambda, Value, sub_equations
+from ..compiler.ir import Equation, Graph, Lambda, Value, mentioned_sizes, sub_equations
 from ..compiler.sizes import Size
 from .elements import ELEMENTS, own_dimensions, reduced_extents, uniform_constant
 from .expressions import Axis, Dimension, dimension
@@ -301,7 +301,7 @@ class _Flattening:
             raise Unsupported(reason)
         operands = tuple(table[v] for v in equation.inputs)
         names = {n for r in operands for d in r.value.dims if not isinstance(d, int) for n in d.names()}
-        if not names.isdisjoint(self.segments):
+        if not (names | mentioned_sizes([equation])).isdisjoint(self.segments):
             raise Unsupported(f"{equation.op} runs over segments of a list: {reason}")
         lead = spatial(operands)
         maker = FlatOpaque(equation, operands, lead, (), reason)

@@ -98,7 +98,8 @@ class _Partition:
                 # Rows alone would keep few programs busy with a long list, and there is nothing to fuse it with. Lists
                 # without padding would have to be padded for it.
                 value = item.operands[0].value
-                padded = flat_size(value.dims, self.program.flat) is None
+                names = {n for d in value.dims if not isinstance(d, int) for n in d.names()}
+                padded = flat_size(value.dims, self.program.flat) is None and names.isdisjoint(self.program.segments)
                 if padded and len(item.output.lead) == 1 and self.lies(value):
                     return SUM_OVER_A_LIST
         return None

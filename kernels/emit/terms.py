@@ -115,7 +115,9 @@ class TermWriter(AxisWriter):
 
     def elementwise(self, term: Expression) -> Tile:
         if term.op == "length":
-            return self.evaluate_size(term.extra)
+            tile = self.evaluate_size(term.extra)
+            narrow = any(a.name == tile.text for a in self.sizes.values())
+            return Tile(f"{tile.text}.to(tl.int64)") if narrow else tile
         if term.op == "entry":
             (index,) = term.arguments
             mask = None if index.op == "within" else self.mask_of(index.axes)

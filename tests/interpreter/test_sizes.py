@@ -150,7 +150,7 @@ def test_a_thousand_steps() -> None:
 
 
 def test_a_product_that_is_not_cast_is_seen() -> None:
-    kernels = agrees(elmans(7)[0], "cooperative", (1, 1))
+    kernels = agrees(elmans(7)[0], "resident", (1, 1))
     for kernel in kernels:
         narrow = replace(kernel, source=kernel.source.replace(".to(tl.int64)", ""))
         assert any("program_id(0)" in product for product in narrow_products(narrow))
