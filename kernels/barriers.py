@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from .expressions import Axis, Expression
+from .expressions import Axis, Expression, subterms
 from .flat import FlatScan, FlatValue
 from .loop_tree import Barrier, Loop, Stage, Storage, Tree
 from .placement import Placement
@@ -65,14 +65,7 @@ def accesses(tree: Tree, placement: Placement, stage: Stage) -> list[Access]:
         return any(i.axis is not None and i.axis.role == "own" and placement.spread(i.axis) for i in term_indices)
 
     for root in stage.roots:
-        seen: set[Expression] = set()
-        todo = [root.expression]
-        while todo:
-            term = todo.pop()
-            if term in seen:
-                continue
-            seen.add(term)
-            todo.extend(term.arguments)
+        for term in subterms([root.expression]):
             if term.op == "load":
                 storage = tree.storage[term.extra]
                 if storage.kind == "register" or storage.buffer not in shared:

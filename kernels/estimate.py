@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from .barriers import written_values
-from .expressions import Axis, Expression
+from .expressions import Axis, Expression, subterms
 from .loop_tree import Barrier, Loop, Stage, Tree
 from .operations import BYTES, HALVES
 from .placement import Placement
@@ -137,20 +137,11 @@ class _Estimate:
         """The elements of a step that are loaded before they are needed: before its barrier, or a step ahead, where
         those of the step that runs are held too."""
         stages = [i for i in loop.items if isinstance(i, Stage)]
-        loads: dict[Expression, None] = {}
-        todo = [root.expression for stage in stages for root in stage.roots]
-        seen: set[Expression] = set()
-        while todo:
-            term = todo.pop()
-            if term in seen:
-                continue
-            seen.add(term)
-            if term.op == "load" and self.tree.storage[term.extra].kind == "buffer" and loop.axis in term.axes:
-                if self.tree.storage[term.extra].buffer not in self.written:
-                    loads[term] = None
-            if term.op != "reduce":
-                todo.extend(term.arguments)
-        once = [t for t in loads if all(a.role != "reduced" and self.placement.once(a) for a in t.axes)]
+        terms = subterms((root.expression for stage in stages for root in stage.roots), reduced=False)
+        loads = [t for t in terms if t.op == "load" and loop.axis in t.axes]
+        places = self.tree.storage
+        given = [t for t in loads if places[t.extra].kind == "buffer" and places[t.extra].buffer not in self.written]
+        once = [t for t in given if all(a.role != "reduced" and self.placement.once(a) for a in t.axes)]
         meets = bool(loop.items) and isinstance(loop.items[0], Barrier) and loop.items[0].kind == "grid"
         return (1 if meets else 2) * sum(self.tile([a for a in t.axes if a.role == "own"]) for t in once)
 

@@ -7,7 +7,7 @@ value; everything between is arithmetic. The idea is that of Halide's pure funct
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +95,23 @@ class Expression:
             return str(self.extra)
         extra = "" if self.extra is None else f"{{{self.extra}}}"
         return f"{self.op}{extra}({', '.join(map(repr, self.arguments))})"
+
+
+def subterms(terms: Iterable[Expression], reduced: bool = True) -> Iterator[Expression]:
+    """Terms and all that they are made of, each once, in the order of their text.
+
+    Arguments:
+        terms: where to begin.
+        reduced: whether to go into what is reduced, too.
+    """
+    todo, seen = list(terms)[::-1], set()
+    while todo:
+        term = todo.pop()
+        if term not in seen:
+            seen.add(term)
+            yield term
+            if reduced or term.op != "reduce":
+                todo.extend(reversed(term.arguments))
 
 
 class Arena:

@@ -330,9 +330,7 @@ class _Flattening:
                 reference = self.repeated(output, reference, (*levels, level), items)
             table[output] = Reference(reference.value, reference.lead[:-1])
 
-    def repeated(
-        self, output: Value, reference: Reference, levels: tuple[Level, ...], items: list[Item]
-    ) -> Reference:
+    def repeated(self, output: Value, reference: Reference, levels: tuple[Level, ...], items: list[Item]) -> Reference:
         """A value that does not vary with the innermost map, as the list of copies that the map gives."""
         level = levels[-1]
         lead = self.together((*(x for x in reference.lead if x.axis is None), level), (level.size,), levels)

@@ -435,13 +435,12 @@ def _fewest_rows(group: Group, placement: Placement, request: Request) -> int:
 
 
 def _halved(placement: Placement, made: Estimate, least: int) -> Placement | None:
-    """The placement with the largest block of the largest tile halved; None where that would be less than `least`
-    rows."""
-    fewest = {True: least if least > 1 else 1, False: 1}
+    """The placement with the largest block of the largest tile halved; None where none has more than `least` elements,
+    or rows. Lists may have fewer: no tensor core runs over them."""
     axes = [
         a
         for a in made.largest_axes
-        if a.role in ("own", "reduced") and placement.block(a) > fewest[isinstance(a.extent, int)]
+        if a.role in ("own", "reduced") and placement.block(a) > (least if isinstance(a.extent, int) else 1)
     ]
     if placement.strategy == "resident":
         # What is whole stays whole; a list never is.

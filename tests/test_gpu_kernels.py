@@ -19,6 +19,7 @@ from foldfuse.runtime.launch import counts
 
 from .harness import compare, compiled, differentiated, error, examples, plain_run, rows_of
 from .programs import PROGRAMS
+from .programs.recurrences import lstm, rest
 
 pytestmark = [
     pytest.mark.gpu,
@@ -26,28 +27,11 @@ pytestmark = [
 ]
 
 RECURRENCES = [p for p in PROGRAMS if p.family in ("recurrences", "nestings", "face")]
-CONTRACTIVE = [
-    p for p in PROGRAMS if p.name in ("recurrences.lstm.scan", "recurrences.gru.scan", "recurrences.mgu.fold")
-]
-
-
-def lstm(width: int, inputs: int):
-    W, U = ff.param((inputs, 4 * width), "W"), ff.param((width, 4 * width), "U")
-    b = ff.param((4 * width,), "b")
-
-    def step(carry, x):
-        h, c = carry
-        i, f, g, o = ff.chunk(x @ W + h @ U + b, 4)
-        c = ff.sigmoid(f) * c + ff.sigmoid(i) * ff.tanh(g)
-        h = ff.sigmoid(o) * ff.tanh(c)
-        return (h, c), h
-
-    return ff.scan(step, init=(ff.zeros(width), ff.zeros(width)))
 
 
 def model_of(width: int, inputs: int = 32) -> ff.Model:
     torch.manual_seed(0)
-    return ff.compile(lstm(width, inputs), ff.Seq(ff.f32[inputs])).cuda()
+    return ff.compile(ff.scan(lstm(width, inputs), init=rest(width)), ff.Seq(ff.f32[inputs])).cuda()
 
 
 def on_device(value):

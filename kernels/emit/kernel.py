@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import prod
 
 from ..barriers import loaded_values, needs_grid, written_values
-from ..expressions import Axis, Expression
+from ..expressions import Axis, Expression, subterms
 from ..flat import FlatProgram, FlatValue
 from ..kernel import Account, Argument, Kernel, Tiles, collected
 from ..loop_tree import Barrier, Loop, Root, Stage, Storage, Store, Tree
@@ -282,24 +282,16 @@ class KernelWriter(ReductionWriter):
                 break
             if isinstance(item, Barrier):
                 continue
-            todo = [root.expression for root in reversed(item.roots)]
-            seen: set[Expression] = set()
-            while todo:
-                term = todo.pop()
-                if term in seen:
-                    continue
-                seen.add(term)
-                if term.op == "load" and term not in found and self.unordered(term, item):
+            for term in subterms((root.expression for root in item.roots), reduced=False):
+                if term.op == "load" and term not in found and self.unordered(term):
                     size = prod(self.placement.block(a) for a in term.axes if a.role == "own")
                     size *= self.placement.rows if any(a.role == "row" for a in term.axes) else 1
                     if size <= room and self.find(term) is None:
                         room -= size
                         found[term] = None
-                if term.op != "reduce":
-                    todo.extend(reversed(term.arguments))
         return list(found)
 
-    def unordered(self, term: Expression, stage: Stage) -> bool:
+    def unordered(self, term: Expression) -> bool:
         """Whether a load depends on the step and on nothing that the kernel writes, and needs no loop of blocks."""
         storage = self.tree.storage[term.extra]
         return (

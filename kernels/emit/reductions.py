@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import product
 from math import prod
 
-from ..expressions import Axis, Expression
+from ..expressions import Axis, Expression, subterms
 from ..operations import BYTES, HALVES, TYPES, cast, computed, neutral, widened
 from ..tiles import Tile, TileDim, broadcast, call, combine, union
 from .terms import TermWriter
@@ -177,14 +177,9 @@ class ReductionWriter(TermWriter):
         """
         room = self.placement.waiting * 32 * self.placement.warps
         for count, names in enumerate(blocks):
-            loads: dict[Expression, None] = {}
-            todo = [self.arena.rename(a, names) for member in members for a in member.arguments]
-            while todo:
-                term = todo.pop()
-                if term.op == "load" and any(a.role == "row" for a in term.axes) and self.is_memory(term):
-                    loads[term] = None
-                elif term.op != "reduce":
-                    todo.extend(reversed(term.arguments))
+            terms = subterms((self.arena.rename(a, names) for m in members for a in m.arguments), reduced=False)
+            varying = [t for t in terms if t.op == "load" and any(a.role == "row" for a in t.axes)]
+            loads = [term for term in varying if self.is_memory(term)]
             for term in loads:
                 size = prod(self.placement.block(a) for a in term.axes if a.role in ("own", "reduced"))
                 room -= self.placement.rows * size * BYTES[term.dtype] // 4
