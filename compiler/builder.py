@@ -98,6 +98,10 @@ class Builder:
         (output,) = self.emit(op, inputs, attributes)
         return output
 
+    def maker(self, value: Value) -> Equation | None:
+        """The equation of this body that makes a value; None where it comes from outside."""
+        return next((e for e in reversed(self.equations) if value in e.outputs), None)
+
     def close(self, results: Sequence[Value]) -> tuple[Lambda, tuple[Value, ...]]:
         """The lambda built so far and the outer values that its first parameters stand for."""
         results = tuple(map(self.use, results))

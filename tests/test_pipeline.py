@@ -266,6 +266,19 @@ def test_sixteen_bit_operands(name, boundary):
     assert_close(exact, rounded, "", 0.03)
 
 
+@pytest.mark.parametrize("name", STEPS)
+def test_only_operands_are_rounded(name):
+    """What a product gives is not rounded on its way back, and a weight's gradient is as many products as without."""
+    half, single = compiled(recurrence(name), operand_dtype=bf16), compiled(recurrence(name))
+    for graph in (half.forward, half.backward):
+        for loop in loops(graph, "scan"):
+            casts = [e.output.type.dtype for e in sub_equations(loop.bodies[0]) if e.op == "cast"]
+            assert set(casts) <= {bf16}
+    products = lambda made: sum(e.op == "contract" for e in sub_equations(made.backward.body))
+    # The two parts of a concatenated weight are rounded apart, and so are their gradients taken.
+    assert products(half) == products(single) + (name == "lstm_concat")
+
+
 # --- cost -------------------------------------------------------------------------------------------------------------
 
 

@@ -290,7 +290,14 @@ def _cast_adjoint(b: Any, equation: Any, cts: Sequence[Any]) -> Sequence[Any]:
     (value,) = equation.inputs
     if not (value.type.dtype.is_float and equation.output.type.dtype.is_float):
         return (None,)
-    return (b("cast", cts[0], dtype=value.type.dtype, pinned=equation.attributes["pinned"]),)
+    pinned = equation.attributes["pinned"]
+    maker = None if pinned else b.maker(cts[0])
+    if maker is not None and maker.op == "cast" and not maker.attributes["pinned"]:
+        # What rounds an operand rounds no cotangent on its way back: the parts of a packed product would each be
+        # rounded before they are added.
+        if maker.inputs[0].type.dtype is value.type.dtype:
+            return (maker.inputs[0],)
+    return (b("cast", cts[0], dtype=value.type.dtype, pinned=pinned),)
 
 
 def _infer_cast(types: Sequence[ListType], attributes: Attributes) -> tuple[ListType, ...]:

@@ -2,7 +2,8 @@
 
 `schedules` runs the programs of a launch side by side, in an order that a seed draws; `addresses` records what each
 program loads and stores and finds accesses that nothing orders; `poison` fills fresh buffers with NaN. They take hold
-of the interpreter through `hooks`; `kernel_harness` runs generated kernels under all of them.
+of the interpreter through `hooks`; `rounding` lets it round to bf16 as a GPU does; `kernel_harness` runs generated
+kernels under all of them.
 
 Run the leg with ``TRITON_INTERPRET=1 pytest tests/interpreter``: the variable is read when ``@triton.jit`` runs, so the
 leg has a process of its own. The folder is no package, so that its files can import those of `tests`.
@@ -49,6 +50,15 @@ def cooperative_launches() -> Iterator[None]:
     from .schedules import in_order
 
     with in_order():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rounding_to_nearest() -> Iterator[None]:
+    """Numbers are rounded to bf16 as on a GPU."""
+    from .rounding import nearest
+
+    with nearest():
         yield
 
 

@@ -273,3 +273,18 @@ def test_the_exchange_is_counted():
 def test_the_fixture_runs_every_schedule(schedule, recorder):
     assert schedule in ("in order", 1, 2)
     assert run_recurrence()[1] < 1e-6
+
+
+@triton.jit
+def halve(x_pointer, y_pointer, COUNT: tl.constexpr):
+    places = tl.arange(0, COUNT)
+    tl.store(y_pointer + places, tl.load(x_pointer + places).to(tl.bfloat16))
+
+
+def test_numbers_are_rounded_to_the_nearest() -> None:
+    # Ties to the even neighbour, both signs, infinities, what rounds up to infinity, denormals.
+    special = [1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, float("inf"), -float("inf"), 3.4e38, 1e-40, 0.0]
+    x = torch.cat((torch.tensor(special), torch.randn(56, generator=torch.Generator().manual_seed(0))))
+    y = torch.empty(64, dtype=torch.bfloat16)
+    halve[(1,)](x, y, 64)
+    assert torch.equal(y, x.to(torch.bfloat16))
