@@ -7,7 +7,7 @@ lists and what no kernel is made of are the evaluator's, which has the vendor's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..compiler.sizes import flat_size
@@ -39,8 +39,6 @@ class EvaluatorStep:
 
 
 Step = KernelStep | EvaluatorStep
-
-SUM_OVER_A_LIST = "a sum over a list that lies in memory: the vendor's library"
 
 
 @dataclass
@@ -78,41 +76,54 @@ def partition(program: FlatProgram, vendor: bool = True, ragged: frozenset[str] 
     return replace(_Partition(program, vendor).result(), ragged=ragged)
 
 
+def evaluated(item: Item, flat: Mapping[str, str], segments: Container[str], vendor: bool) -> str | None:
+    """Why an item is the evaluator's; None where kernels are made of it.
+
+    Arguments:
+        item: of a flat program.
+        flat: per size whose lists are stored without padding, the size that it varies with.
+        segments: the sizes that segments of lists have.
+        vendor: whether contractions outside of loops go to the vendor's library.
+    """
+    if isinstance(item, FlatOpaque):
+        return item.reason
+    if isinstance(item, FlatEquation):
+        op = item.equation.op
+        if op == "contract" and (vendor or not _rows(item.output)):
+            return "a matrix product: the vendor's library"
+        if op == "reduce" and not item.output.lead:
+            return "a sum over the outermost list: the vendor's library"
+        if op == "reduce" and vendor and item.equation.attributes["op"] == "sum":
+            # Rows alone would keep few programs busy with a long list, and there is nothing to fuse it with. Lists
+            # without padding would have to be padded for it.
+            value = item.operands[0].value
+            names = {n for d in value.dims if not isinstance(d, int) for n in d.names()}
+            padded = flat_size(value.dims, flat) is None and not any(name in segments for name in names)
+            if padded and len(item.output.lead) == 1 and _lies(value, vendor):
+                return "a sum over a list that lies in memory: the vendor's library"
+    return None
+
+
+def _lies(value: FlatValue, vendor: bool) -> bool:
+    """Whether a value lies in memory whatever reads it: it is given, or made by a loop or the vendor's library."""
+    maker = value.maker
+    if not isinstance(maker, FlatEquation):
+        return True
+    op = maker.equation.op
+    return (op == "contract" and vendor) or (
+        op == "concatenate" and all(_lies(r.value, vendor) for r in maker.operands)
+    )
+
+
 class _Partition:
     def __init__(self, program: FlatProgram, vendor: bool):
         self.program, self.vendor = program, vendor
         self.materialised: dict[FlatValue, None] = {}
         self.aliases: dict[FlatValue, Alias] = {}
 
-    def evaluated(self, item: Item) -> str | None:
-        """Why an item is the evaluator's; None where kernels are made of it."""
-        if isinstance(item, FlatOpaque):
-            return item.reason
-        if isinstance(item, FlatEquation):
-            op = item.equation.op
-            if op == "contract" and (self.vendor or not _rows(item.output)):
-                return "a matrix product: the vendor's library"
-            if op == "reduce" and not item.output.lead:
-                return "a sum over the outermost list: the vendor's library"
-            if op == "reduce" and self.vendor and item.equation.attributes["op"] == "sum":
-                # Rows alone would keep few programs busy with a long list, and there is nothing to fuse it with. Lists
-                # without padding would have to be padded for it.
-                value = item.operands[0].value
-                names = {n for d in value.dims if not isinstance(d, int) for n in d.names()}
-                padded = flat_size(value.dims, self.program.flat) is None and names.isdisjoint(self.program.segments)
-                if padded and len(item.output.lead) == 1 and self.lies(value):
-                    return SUM_OVER_A_LIST
-        return None
-
-    def lies(self, value: FlatValue) -> bool:
-        """Whether a value lies in memory whatever reads it: it is given, or made by a loop or the vendor's library."""
-        maker = value.maker
-        if not isinstance(maker, FlatEquation):
-            return True
-        op = maker.equation.op
-        return (op == "contract" and self.vendor) or (
-            op == "concatenate" and all(self.lies(r.value) for r in maker.operands)
-        )
+    def reason(self, item: Item) -> str | None:
+        """Why an item is the evaluator's."""
+        return evaluated(item, self.program.flat, self.program.segments, self.vendor)
 
     def result(self) -> Partition:
         items = self.program.items
@@ -120,10 +131,10 @@ class _Partition:
         for value in self.program.outputs:
             need(value)
         for item in items:
-            if isinstance(item, (FlatOpaque, FlatScan)) or self.evaluated(item) is not None:
+            if isinstance(item, (FlatOpaque, FlatScan)) or self.reason(item) is not None:
                 for value in _outputs(item):
                     need(value)
-            if self.evaluated(item) is not None:
+            if self.reason(item) is not None:
                 for reference in item.operands:
                     need(reference.value)
             elif isinstance(item, FlatEquation) and item.equation.op == "contract":
@@ -185,7 +196,7 @@ class _Partition:
         nodes: list[_Node] = []
         packs = {a.buffer for a in self.aliases.values()}
         for item in self.program.items:
-            reason = self.evaluated(item)
+            reason = self.reason(item)
             if isinstance(item, FlatScan):
                 values = [v for v in (*item.last, *item.outputs) if v in wanted and 0 not in v.dims]
                 if values:
@@ -235,7 +246,7 @@ class _Partition:
                     read(reference.value)
 
         for item in self.program.items:
-            if isinstance(item, FlatScan) or self.evaluated(item) is not None or item.output in self.materialised:
+            if isinstance(item, FlatScan) or self.reason(item) is not None or item.output in self.materialised:
                 for reference in _operands(item):
                     read(reference.value)
         return found

@@ -24,7 +24,7 @@ from ..kernels.emit import ORDER_OF, Numerics
 from ..kernels.expressions import Dimension
 from ..kernels.flat import FlatOpaque, FlatProgram, FlatScan, FlatValue, Unsupported, flatten
 from ..kernels.kernel import Kernel
-from ..kernels.partition import SUM_OVER_A_LIST, EvaluatorStep, KernelStep, Partition, partition
+from ..kernels.partition import EvaluatorStep, KernelStep, Partition, evaluated, partition
 from ..kernels.scheduling import Group
 from ..kernels.strategy import LEANEST, Choice, Request, plan_kernel, typical_rows
 from ..kernels.targets import TARGETS, Target, target
@@ -162,7 +162,8 @@ class Fused:
         made = alone(item, self.program.flat)
         unpadded = dict.fromkeys(flat_sizes(self.program.graph), "B")
         lists = any(flat_size(value.dims, unpadded) for value in (*made.operands, *made.outputs))
-        pads = lists and alone(item, unpadded).flat is None and step.reason != SUM_OVER_A_LIST
+        kernel = evaluated(item, unpadded, self.program.segments, request.vendor) is None
+        pads = lists and not kernel and alone(item, unpadded).flat is None
         return PlannedEvaluation(made.body, made.operands, made.outputs, made.flat, step.reason, pads)
 
     def _reads(self, step: PlannedKernel | PlannedEvaluation | PlannedLoop) -> set[FlatValue]:
