@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..compiler.primitives.contraction import split
-from .expressions import Arena, Axis, Dimension, Expression, dimension
+from .expressions import Arena, Axis, Dimension, Expression, dimension, span
 
 Operand = Callable[[int, Sequence[Expression]], Expression]
 Element = Callable[[Arena, Any, Sequence[Expression], Operand, Sequence[Axis]], Expression]
@@ -178,16 +178,20 @@ def _pad(arena: Arena, e: Any, indices: Any, operand: Operand, reduced: Any) -> 
         return arena.number(_zero(_dtype(e)), _dtype(e))
     for i, n, low, high, interior in zip(indices, shape, a["low"], a["high"], a["interior"], strict=True):
         j = arena.plus(i, -low)
-        span = (n - 1) * (interior + 1) + 1
-        if low:
+        width = (n - 1) * (interior + 1) + 1
+        least, greatest = span(j) or (-low, width + high - 1)
+        if least >= width or greatest < 0:
+            return arena.number(_zero(_dtype(e)), _dtype(e))
+        if least < 0:
             inside.append(arena.make("ge", (j, arena.number(0)), None, "bool"))
-        if high:
-            inside.append(arena.make("lt", (j, arena.number(span)), None, "bool"))
+        if greatest >= width:
+            inside.append(arena.make("lt", (j, arena.number(width)), None, "bool"))
+        if least < 0 or greatest >= width:
+            j = arena.clamp(j, 0, width - 1)
         if interior:
-            left = arena.remainder(arena.clamp(j, 0, span - 1), interior + 1)
+            left = arena.remainder(j, interior + 1)
             inside.append(arena.make("eq", (left, arena.number(0)), None, "bool"))
-        if low or high or interior:
-            j = arena.quotient(arena.clamp(j, 0, span - 1), interior + 1)
+            j = arena.quotient(j, interior + 1)
         moved.append(j)
     value = operand(0, moved)
     zero = arena.number(_zero(_dtype(e)), _dtype(e))
@@ -204,8 +208,12 @@ def _zero(dtype: str) -> Any:
 def _concatenate(arena: Arena, e: Any, indices: Any, operand: Operand, reduced: Any) -> Expression:
     axis, start, value = e.attributes["axis"], 0, None
     i = indices[axis]
+    low, high = span(i) or (None, None)
     for k, part in enumerate(e.inputs):
         n = part.type.shape[axis]
+        if low is not None and start <= low and high < start + n:
+            # Whatever the index is, it lies in this one.
+            return operand(k, [*indices[:axis], arena.plus(i, -start), *indices[axis + 1 :]])
         if n:
             own = arena.clamp(arena.plus(i, -start), 0, n - 1)
             piece = operand(k, [*indices[:axis], own, *indices[axis + 1 :]])
@@ -343,6 +351,18 @@ def _axis_reduction(operation: str) -> Element:
 for _name in ("sum", "max", "min", "prod"):
     ELEMENTS[f"reduce_{_name}"] = _axis_reduction(_name)
     REDUCED[f"reduce_{_name}"] = lambda e: [e.inputs[0].type.shape[d] for d in e.attributes["axes"]]
+
+
+@element("sum_of_squares")
+def _sum_of_squares(arena: Arena, e: Any, indices: Any, operand: Operand, reduced: Any) -> Expression:
+    # An operation of the kernels' own, see `sums`: of distances from a number that the elements share.
+    axes, rest, over = e.attributes["axes"], iter(indices), iter(reduced)
+    at = [arena.axis(next(over)) if d in axes else next(rest) for d in range(len(e.inputs[0].type.shape))]
+    distance = arena.make("sub", (operand(0, at), operand(1, indices)), None, _dtype(e))
+    return arena.reduce("sum", reduced, (arena.make("mul", (distance, distance), None, _dtype(e)),), _dtype(e))
+
+
+REDUCED["sum_of_squares"] = REDUCED["reduce_sum"]
 
 
 @element("argmax")

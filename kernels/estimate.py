@@ -137,7 +137,7 @@ class _Estimate:
         """The elements of a step that are loaded before they are needed: before its barrier, or a step ahead, where
         those of the step that runs are held too."""
         stages = [i for i in loop.items if isinstance(i, Stage)]
-        terms = subterms((root.expression for stage in stages for root in stage.roots), reduced=False)
+        terms = subterms(root.expression for stage in stages for root in stage.roots)
         loads = [t for t in terms if t.op == "load" and loop.axis in t.axes]
         places = self.tree.storage
         given = [t for t in loads if places[t.extra].kind == "buffer" and places[t.extra].buffer not in self.written]

@@ -114,6 +114,23 @@ def subterms(terms: Iterable[Expression], reduced: bool = True) -> Iterator[Expr
                 todo.extend(reversed(term.arguments))
 
 
+def span(index: Expression) -> tuple[int, int] | None:
+    """The least and the greatest number that an index can be; None where that is not known."""
+    if index.op == "number":
+        return index.extra, index.extra
+    if index.axis is not None:
+        return (0, index.axis.extent - 1) if isinstance(index.axis.extent, int) else None
+    if index.op in ("plus", "times"):
+        left, right = map(span, index.arguments)
+        if left is None or right is None:
+            return None
+        if index.op == "plus":
+            return left[0] + right[0], left[1] + right[1]
+        corners = [a * b for a in left for b in right]
+        return min(corners), max(corners)
+    return None
+
+
 class Arena:
     """Makes expressions, each once."""
 
@@ -155,6 +172,8 @@ class Arena:
         """An index moved by a number."""
         if index.op == "number":
             return self.number(index.extra + offset)
+        if index.op == "plus" and index.arguments[1].op == "number":
+            return self.plus(index.arguments[0], index.arguments[1].extra + offset)
         return index if offset == 0 else self.make("plus", (index, self.number(offset)), None, "index")
 
     def sum(self, left: Expression, right: Expression) -> Expression:

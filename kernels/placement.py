@@ -13,6 +13,8 @@ from .expressions import Axis
 
 DOT = 16
 """The fewest rows, columns and depth of a matrix product."""
+PROGRAM = -1
+"""The class of the axis whose indices are the programs that share a tile of rows."""
 EARLY = 32
 """How many registers of a thread hold what is loaded before it is needed."""
 WAITING = 64
@@ -36,6 +38,8 @@ class Placement:
         grid: the axis classes whose blocks are spread over the programs that share a tile of rows; no value has two.
         programs: over how many.
         exchanged: whether these programs need one another (the class is cut): then they meet at grid barriers.
+        partial: whether a reduction over an axis that is spread is taken in each program first, and these then exchange
+            one number each; otherwise each program reduces all elements, which are exchanged.
         resident: whether what a loop reads in every step is loaded before it.
         warps, stages: launch options.
         unrolled: whether the blocks of reduced axes are written out one after another, so that what is resident can be
@@ -54,6 +58,7 @@ class Placement:
     grid: frozenset[int] = frozenset()
     programs: int = 1
     exchanged: bool = False
+    partial: bool = False
     resident: bool = False
     warps: int = 4
     stages: int = 2

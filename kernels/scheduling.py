@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import product
+from math import prod
 
 from ..compiler.sizes import Size
 from .axes import Axes
@@ -16,7 +19,9 @@ from .elements import ELEMENTS
 from .expressions import Arena, Axis, Dimension, Expression
 from .flat import FlatEquation, FlatScan, FlatValue, Item, Level, Reference, Unsupported
 from .loop_tree import Loop, Root, Stage, Storage, Store, Tree
-from .placement import Placement
+from .operations import HALVES
+from .parts import JOINED, REDUCTIONS, Parts, packs
+from .placement import PROGRAM, Placement
 
 
 @dataclass(frozen=True)
@@ -119,26 +124,45 @@ def members(group: Group) -> list[Item]:
     return list(found)
 
 
-def build(
-    group: Group,
-    axes: Axes,
-    placement: Placement,
-    aliases: Mapping[FlatValue, Alias] | None = None,
-    over: Mapping[str, tuple[str, ...]] | None = None,
-) -> Tree:
-    """The loop tree of a group under a placement.
+class Builder:
+    """Builds the loop trees of a group, under one placement after another.
+
+    Which values are kept, and the expressions of the others, follow from which axes a program holds whole: placements
+    that agree there share them.
 
     Arguments:
         group: what is computed.
         axes: the axis classes of the program.
-        placement: the placement.
         aliases: the values that lie inside of others.
         over: per size whose lists are of several lengths, the sizes of the lists that these vary with.
 
-    Raises:
-        Unsupported: a step needs what no placement holds.
+    Example:
+        >>> Builder(group, analyse(members(group))).tree(Placement("streamed")).items
+        [Loop(...)]
     """
-    return _Scheduler(group, axes, placement, aliases or {}, over or {}).tree()
+
+    def __init__(
+        self,
+        group: Group,
+        axes: Axes,
+        aliases: Mapping[FlatValue, Alias] | None = None,
+        over: Mapping[str, tuple[str, ...]] | None = None,
+    ):
+        self.group, self.axes, self.aliases, self.over = group, axes, aliases or {}, over or {}
+        self._schedulers: list[_Scheduler] = []
+
+    def tree(self, placement: Placement) -> Tree:
+        """The loop tree under a placement.
+
+        Raises:
+            Unsupported: a step needs what no placement holds.
+        """
+        for scheduler in self._schedulers:
+            if scheduler.serves(placement):
+                return scheduler.tree(placement)
+        scheduler = _Scheduler(self.group, self.axes, placement, self.aliases, self.over)
+        self._schedulers.append(scheduler)
+        return scheduler.tree(placement)
 
 
 class _Scheduler:
@@ -164,6 +188,11 @@ class _Scheduler:
                 raise Unsupported("a scan under other maps than its neighbours")
             self.row_of.update(zip(scan.levels, self.rows, strict=True))
             self.scope(scan)
+        packed = packs(group.scans, axes, placement.grid) if placement.partial else {}
+        self.parts = Parts(axes, self.arena, packed, self.block_of)
+        # Per reduction that programs take together, what each of them contributes; and back.
+        self.partials: dict[FlatValue, FlatValue] = {}
+        self.partial_of: dict[FlatValue, FlatValue] = {}
         self.kept: dict[FlatValue, None] = {}
         self.demanded: dict[FlatValue, None] = {}
         self.patterns: dict[FlatValue, set[tuple[int, ...]]] = {}
@@ -171,6 +200,30 @@ class _Scheduler:
         self.found = False
         self.pool: dict[tuple, Axis] = {}
         self.names = {"own": 0, "reduced": 0}
+        self.expand()
+
+    def expand(self) -> None:
+        """Find what is kept, and the roots of every block."""
+        while True:
+            self.memo, self.patterns = {}, {}
+            self.roots: dict[FlatScan | None, list[Root]] = {}
+            self.collect()
+            new = [v for v in self.demanded if v not in self.kept]
+            if not new:
+                break
+            self.kept.update(dict.fromkeys(new))
+        self.expanded = self.roots, self.initial
+
+    def serves(self, placement: Placement) -> bool:
+        """Whether the roots are those of another placement too."""
+        own = self.placement
+        if (own.grid, own.programs, own.partial) != (placement.grid, placement.programs, placement.partial):
+            return False
+        return all(
+            (own.whole(a), own.once(a), own.spread(a)) == (placement.whole(a), placement.once(a), placement.spread(a))
+            and (not own.spread(a) or own.block(a) == placement.block(a))
+            for a in self.pool.values()
+        )
 
     def scope(self, scan: FlatScan) -> None:
         """Note in which scan's step each value is made, and what its levels are."""
@@ -210,11 +263,19 @@ class _Scheduler:
         names = set() if isinstance(extent, int) else {o for n in extent.names() for o in self.over.get(n, ())}
         return tuple(a for a in (*self.rows, *self.steps.values()) if str(a.extent) in names)
 
+    def axis_class(self, value: FlatValue, dim: int) -> int | None:
+        """The class of a dimension of a value."""
+        if value in self.partial_of:
+            value = self.partial_of[value]
+            if dim == len(value.dims):
+                return PROGRAM
+        return self.parts.axis_class(value, dim)
+
     def own_axes(self, value: FlatValue, first: int) -> tuple[Axis, ...]:
         """Axes for the dimensions of a value from `first` on."""
         out, used = [], {}
         for d in range(first, len(value.dims)):
-            number = self.axes.of(value, d)
+            number = self.axis_class(value, d)
             key = (number, value.dims[d])
             out.append(self.axis("own", value.dims[d], number, used.get(key, 0)))
             used[key] = used.get(key, 0) + 1
@@ -233,7 +294,7 @@ class _Scheduler:
             if level is not None and (level in self.steps or level in self.row_of):
                 index.append(self.index_of(level))
                 continue
-            number = self.axes.of(value, d)
+            number = self.axis_class(value, d)
             slot = used.get((number, n), 0)
             used[(number, n)] = slot + 1
             own.append(self.axis("own", n, number, slot))
@@ -249,8 +310,11 @@ class _Scheduler:
             value: the value.
             indices: of the element.
             use: "contracted" where it is an operand of a contraction, "rounded" where a value rounded from it is, which
-                is what would be kept; otherwise "".
+                is what would be kept, "partial" where it is computed for a program's part of a reduction, after which
+                all programs meet; otherwise "".
         """
+        if self.parts.packs and self.block_of.get(value) is not None and isinstance(value.maker, FlatEquation):
+            value, indices = self.parts.take(value, indices)
         if self.loaded(value):
             return self.arena.load(value, indices, value.dtype)
         key = (value, tuple(map(id, indices)), use)
@@ -259,7 +323,7 @@ class _Scheduler:
             made = self.definition(value, indices, use)
             # Of values one in another the innermost is kept first: the others may then cost little.
             if not self.found and use != "rounded":
-                self.check(value, indices, made, use == "contracted")
+                self.check(value, indices, made, use)
             self.memo[key] = (made, self.found)
             self.found = self.found or around
         made, found = self.memo[key]
@@ -273,14 +337,20 @@ class _Scheduler:
 
     def definition(self, value: FlatValue, indices: Sequence[Expression], use: str = "") -> Expression:
         """What an element of a value is, one equation deep."""
+        partial = value in self.partial_of
+        if partial:
+            # The last index is the program's own: it says which elements these are.
+            value, indices, use = self.partial_of[value], indices[:-1], "partial"
+        part = value
+        value, indices = self.parts.whole(value, indices)
         item = value.maker
         lead = len(value.lead)
         level_index = dict(zip(value.lead, indices))
         equation = item.equation
-        inside = use if equation.op in FREE else ""
+        inside = use if equation.op in FREE or use == "partial" else ""
         if equation.op == "contract":
             inside = "contracted"
-        elif use and rounds(value):
+        elif use in ("contracted", "rounded") and rounds(value):
             inside = "rounded"
         around = (*indices[:lead], *map(self.index_of, item.loops))
         if equation.op == "length":
@@ -294,21 +364,118 @@ class _Scheduler:
         if 0 in item.reduced:
             neutral = 1 if equation.op == "reduce_prod" or equation.attributes.get("op") == "prod" else 0
             return self.arena.number(neutral if value.dtype in ("i32", "i64") else float(neutral), value.dtype)
-        contracted = equation.op == "contract"
-        reduced = [
-            self.axis("reduced", n, self.axes.reduced(item, s), value.height - s, contracted)
-            for s, n in enumerate(item.reduced)
-        ]
+        reduced, starts = self.reduced_axes(item, value)
+        if (cut := self.cut(part, reduced)) is not None:
+            if not partial:
+                return self.exchanged(part, indices, reduced)
+            reduced[cut] = self.axis("own", reduced[cut].extent, reduced[cut].axis_class, 0)
 
-        def operand(j: int, own: Sequence[Expression]) -> Expression:
-            reference = item.operands[j]
-            outer = [level_index[x] if x in level_index else self.index_of(x) for x in reference.lead]
-            return self.at(reference.value, (*outer, *own), inside)
+        def element(first: Mapping[Axis, int]) -> Expression:
+            """The equation's, over the part of packed axes that begins at `first`."""
 
-        return ELEMENTS[equation.op](self.arena, equation, list(indices[lead:]), operand, reduced)
+            def operand(j: int, own: Sequence[Expression]) -> Expression:
+                reference = item.operands[j]
+                outer = [level_index[x] if x in level_index else self.index_of(x) for x in reference.lead]
+                own = [self.arena.plus(i, first.get(i.axis, 0)) for i in own]
+                return self.at(reference.value, (*outer, *own), inside)
 
-    def check(self, value: FlatValue, indices: Sequence[Expression], made: Expression, contracted: bool) -> None:
+            return ELEMENTS[operation](self.arena, equation, list(indices[lead:]), operand, reduced)
+
+        count = self.share(part) if partial else None
+        operation = equation.op if count is None else "reduce_sum"
+        parts = [element(dict(zip(reduced, chosen, strict=True))) for chosen in product(*starts)]
+        if count is not None:
+            parts = self.around_their_mean(parts, count)
+        join = JOINED[REDUCTIONS.get(equation.op, "sum")]
+        return reduce(lambda x, y: self.arena.make(join, (x, y), None, value.dtype), parts)
+
+    def reduced_axes(self, item: FlatEquation, value: FlatValue) -> tuple[list[Axis], list[range]]:
+        """The axes that an equation reduces over, and where the parts of each begin: a packed axis has several."""
+        contracted = item.equation.op == "contract"
+        splits = (contracted or item.equation.op in REDUCTIONS) and value.dtype not in HALVES
+        axes, starts = [], []
+        for s, n in enumerate(item.reduced):
+            number = self.axes.reduced(item, s)
+            extent = self.parts.extent(number, n) if splits else None
+            if extent is not None:
+                number = self.parts.packs[number]
+            axes.append(self.axis("reduced", extent or n, number, value.height - s, contracted))
+            starts.append(range(0, n if extent else 1, extent or 1))
+        return axes, starts
+
+    def cut(self, value: FlatValue, reduced: Sequence[Axis]) -> int | None:
+        """Which of the axes that a value of a step reduces over is spread over the programs that share a tile of rows,
+        so that each program reduces its own elements and they exchange the results; None where it is not done so."""
+        place = self.placement
+        if not place.partial or self.block_of.get(value) is None or value.dtype in HALVES:
+            return None
+        if value.maker.equation.op not in REDUCTIONS:
+            return None
+        if any(self.axis_class(value, d) in place.grid for d in range(len(value.dims))):
+            return None
+        found = [s for s, axis in enumerate(reduced) if axis.axis_class in place.grid]
+        if len(found) != 1:
+            return None
+        axis = reduced[found[0]]
+        return found[0] if place.once(self.axis("own", axis.extent, axis.axis_class, 0)) else None
+
+    def exchanged(self, value: FlatValue, indices: Sequence[Expression], reduced: Sequence[Axis]) -> Expression:
+        """A reduction of what the programs contribute to it."""
+        item, make = value.maker, self.arena.make
+        program = self.axis("reduced", self.placement.programs, PROGRAM, reduced[0].slot)
+        number = self.contribution(value, indices, program)
+        count = self.share(value)
+        if count is not None:
+            # The sum of squares in a program is that around the mean there (see `sums`).
+            around = self.at(item.operands[1].value, indices)
+            total = self.contribution(item.operands[2].value, indices, program)
+            size = self.arena.number(float(count), value.dtype)
+            distance = make("sub", (make("div", (total, size), None, value.dtype), around), None, value.dtype)
+            square = make("mul", (distance, distance), None, value.dtype)
+            number = make("add", (number, make("mul", (size, square), None, value.dtype)), None, value.dtype)
+        return self.arena.reduce(REDUCTIONS[item.equation.op], (program,), (number,), value.dtype)
+
+    def contribution(self, value: FlatValue, indices: Sequence[Expression], program: Axis) -> Expression:
+        """What a program contributes to a reduction."""
+        partial = self.partials.get(value)
+        if partial is None:
+            dims = (*value.dims, self.placement.programs)
+            partial = replace(value, name=f"{value.name}_partial", dims=dims)
+            self.partials[value], self.partial_of[partial] = partial, value
+            self.block_of[partial] = self.block_of[value]
+        if partial not in self.kept:
+            self.demand(partial)
+        return self.arena.load(partial, (*indices, self.arena.axis(program)), value.dtype)
+
+    def share(self, value: FlatValue) -> int | None:
+        """Of a sum of squares, how many elements each program has; None where they have more or less, and for any other
+        value."""
+        item = value.maker
+        if item.equation.op != "sum_of_squares":
+            return None
+        reduced, starts = self.reduced_axes(item, value)
+        axis = reduced[self.cut(value, reduced)]
+        own = self.axis("own", axis.extent, axis.axis_class, 0)
+        if self.placement.block(own) * self.placement.programs != axis.extent:
+            return None
+        others = prod(a.extent for a in reduced if a is not axis)
+        return self.placement.block(own) * others * prod(map(len, starts))
+
+    def around_their_mean(self, sums: Sequence[Expression], count: int) -> list[Expression]:
+        """Of sums of a program's elements, the sums of the squares of their distances from the mean of all of them."""
+        arena, dtype = self.arena, sums[0].dtype
+        total = reduce(lambda x, y: arena.make("add", (x, y), None, dtype), sums)
+        mean = arena.make("div", (total, arena.number(float(count), dtype)), None, dtype)
+        made = []
+        for term in sums:
+            operation, axes, _ = term.extra
+            distance = arena.make("sub", (term.arguments[0], mean), None, dtype)
+            made.append(arena.reduce(operation, axes, (arena.make("mul", (distance, distance), None, dtype),), dtype))
+        return made
+
+    def check(self, value: FlatValue, indices: Sequence[Expression], made: Expression, use: str) -> None:
         """Demand that a value is kept where computing it at these indices would repeat work."""
+        contracted = use == "contracted"
         free = value.maker.equation.op in FREE and not (contracted and rounds(value))
         if free or made.op in ("load", "number", "length"):
             return
@@ -337,6 +504,14 @@ class _Scheduler:
         ):
             # A part of a pack is asked for at every place of the pack.
             self.demand(value)
+        elif (
+            use == "partial"
+            and self.block_of.get(value) is not None
+            and self.varies(made)
+            and (any(r.extra[2] for r in made.reductions) or work(made, made.axes) > REPEATED)
+        ):
+            # The stages behind the barrier need it again.
+            self.demand(value)
         elif moved and any(r.extra[2] and not r.axes.isdisjoint(moved) for r in made.reductions):
             patterns = self.patterns.setdefault(value, set())
             patterns.add(tuple(map(id, indices)))
@@ -361,15 +536,13 @@ class _Scheduler:
 
     # --- roots --------------------------------------------------------------------------------------------------------
 
-    def tree(self) -> Tree:
-        while True:
-            self.memo, self.patterns = {}, {}
-            self.roots: dict[FlatScan | None, list[Root]] = {}
-            self.collect()
-            new = [v for v in self.demanded if v not in self.kept]
-            if not new:
-                break
-            self.kept.update(dict.fromkeys(new))
+    def tree(self, placement: Placement) -> Tree:
+        self.placement = placement
+        # Which stores are left is the tree's own.
+        self.roots, self.initial = (
+            {scan: [replace(root, stores=list(root.stores)) for root in roots] for scan, roots in table.items()}
+            for table in self.expanded
+        )
         storage, own = self.storage()
         for root in self.all_roots():
             # A list that a step emits and nothing reads has no place.
@@ -444,10 +617,14 @@ class _Scheduler:
             made.stores.append(Store(carry, (*rows, *map(self.arena.axis, own)), following=True))
             made.carry.append(carry)
         for emitted, output in zip(scan.emitted, scan.outputs, strict=True):
-            if 0 not in output.dims and (output in self.group.wanted or self.block_of.get(output) is not None):
-                made, own = root(emitted)
-                index = (*rows, self.arena.axis(scan.level.axis), *map(self.arena.axis, own))
-                made.stores.append(Store(output, index))
+            if 0 in output.dims or not (output in self.group.wanted or self.block_of.get(output) is not None):
+                continue
+            whole = self.block_of.get(emitted.value) is not scan or self.loaded(emitted.value)
+            for part in (emitted.value,) if whole else self.parts.all(emitted.value):
+                made, own = root(Reference(part, emitted.lead))
+                _, index = self.parts.whole(part, self.place(part, emitted.lead)[1])
+                own_index = index[len(index) - len(own) :]
+                made.stores.append(Store(output, (*rows, self.arena.axis(scan.level.axis), *own_index)))
         for value in self.kept:
             if self.block_of.get(value) is scan:
                 made, _ = root(Reference(value, value.lead))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import prod
 
 from ..compiler.errors import StrategyError
@@ -25,8 +26,10 @@ from .flat import FlatEquation, FlatScan, FlatValue, Unsupported, origin
 from .kernel import Kernel
 from .loop_tree import Tree
 from .partition import Partition
-from .placement import DOT, WAITING, Placement, power_of_two
-from .scheduling import Group, build, members
+from .parts import cut_classes, cut_reductions
+from .placement import DOT, PROGRAM, WAITING, Placement, power_of_two
+from .scheduling import Builder, Group, members
+from .sums import with_independent_sums
 from .targets import Target, target
 
 STRATEGIES = ("resident", "streamed", "cooperative")
@@ -118,7 +121,7 @@ def plan_kernel(
     kernel, buffers = emit(proposal.trees, placement, name, parts.program, ragged, request.numerics)
     # What a loop holds for all steps is worth more than a second program beside it.
     registers = request.chip.registers_per_thread if group.scans and request.chip.backend == "cuda" else None
-    kernel = replace(kernel, why=why, header=header(parts, kernel, buffers, why), registers=registers)
+    kernel = replace(kernel, why=why, header=header(parts, kernel, buffers, why, placement), registers=registers)
     return kernel, buffers, Choice(placement, proposal.estimate, why)
 
 
@@ -126,7 +129,9 @@ LEANEST = 3
 """How often a kernel that spills is planned again."""
 
 
-def header(parts: Partition, kernel: Kernel, buffers: Mapping[str, FlatValue], why: str) -> str:
+def header(
+    parts: Partition, kernel: Kernel, buffers: Mapping[str, FlatValue], why: str, placement: Placement
+) -> str:
     """Where a kernel comes from: the program's names and types of what it reads and writes, the laws applied."""
     lines = [f"{kernel.name} of {parts.program.graph.name}: {kernel.strategy}, {why}"]
     for argument in kernel.arguments:
@@ -137,13 +142,50 @@ def header(parts: Partition, kernel: Kernel, buffers: Mapping[str, FlatValue], w
             name = value.name if source is value else f"of {source.name}"
             lines.append(f"  {argument.name}: {name}, {value.dtype}[{dims}]{', written' * argument.written}")
     laws = sorted({note.law for note in parts.program.graph.notes if isinstance(note, Firing)})
+    if placement.partial or any(branch.partial for branch in placement.branches):
+        lines.append("  what is summed over programs: each sums its own elements, and they exchange these numbers")
     return "\n".join([*lines, *([f"  laws: {'; '.join(laws)}"] if laws else [])])
 
 
-def _tree(parts: Partition, group: Group, axes: Axes, placement: Placement) -> Tree:
-    tree = build(group, axes, placement, parts.aliases, parts.over)
-    place_barriers(tree, placement)
-    return tree
+class Steps:
+    """A group, in one of the forms that strategies give it, and its loop trees.
+
+    Attributes:
+        group: what is computed.
+        axes: its axis classes.
+    """
+
+    def __init__(self, parts: Partition, group: Group):
+        self.parts, self.group = parts, group
+        self.axes = analyse(members(group))
+        self._builder = Builder(group, self.axes, parts.aliases, parts.over)
+
+    def tree(self, placement: Placement) -> Tree:
+        """The loop tree under a placement, with its barriers."""
+        tree = self._builder.tree(placement)
+        place_barriers(tree, placement)
+        return tree
+
+    @cached_property
+    def narrowed(self) -> Steps:
+        """With carries that a step only rounds carried rounded too."""
+        return Steps(self.parts, replace(self.group, scans=tuple(map(with_rounded_carries, self.group.scans))))
+
+    @cached_property
+    def apart(self) -> Steps | None:
+        """With sums over the spread axis that wait for as few others as can be; None where there are no such sums."""
+        scans = self.group.scans
+        if self.spread is None or not cut_reductions(scans, self.axes, {self.spread}):
+            return None
+        over = cut_classes(scans, self.axes, {self.spread})
+        return Steps(
+            self.parts, replace(self.group, scans=tuple(with_independent_sums(x, self.axes, over) for x in scans))
+        )
+
+    @cached_property
+    def spread(self) -> int | None:
+        """The class of the largest dimension of the carries."""
+        return _spread(self.group, self.axes, set(self.axes.extents))
 
 
 # --- scans ------------------------------------------------------------------------------------------------------------
@@ -151,6 +193,7 @@ def _tree(parts: Partition, group: Group, axes: Axes, placement: Placement) -> T
 
 def _scan(parts: Partition, group: Group, request: Request) -> tuple[Proposal, str]:
     chip, found, refused = request.chip, {}, {}
+    steps = [Steps(parts, replace(group, scans=(scan,))) for scan in group.scans]
     wanted = (request.force,) if request.force else STRATEGIES
     if request.force and not request.strict:
         wanted += tuple(n for n in ("streamed", "resident") if n != request.force)
@@ -160,7 +203,7 @@ def _scan(parts: Partition, group: Group, request: Request) -> tuple[Proposal, s
         try:
             best: Proposal | None = None
             for rows in _row_tiles(request):
-                for proposal in _side_by_side(parts, group, request, name, rows):
+                for proposal in _side_by_side(steps, request, name, rows):
                     lacks = proposal.estimate.lacks(chip)
                     if lacks and (request.strict or not request.force):
                         refused.setdefault(name, lacks)
@@ -204,13 +247,12 @@ def _row_tiles(request: Request) -> Iterator[int]:
         rows *= 2
 
 
-def _side_by_side(parts: Partition, group: Group, request: Request, name: str, rows: int) -> Iterator[Proposal]:
+def _side_by_side(steps: Sequence[Steps], request: Request, name: str, rows: int) -> Iterator[Proposal]:
     """The proposals of a strategy for scans that share a grid: all of them under one placement."""
-    groups = [replace(group, scans=(scan,)) for scan in group.scans]
-    if len(groups) == 1:
-        yield from PROPOSALS[name](parts, group, request, rows)
+    if len(steps) == 1:
+        yield from PROPOSALS[name](steps[0], request, rows)
         return
-    for proposals in zip(*(PROPOSALS[name](parts, each, request, rows) for each in groups)):
+    for proposals in zip(*(PROPOSALS[name](each, request, rows) for each in steps)):
         forms = {(p.placement.rows, p.placement.programs, p.placement.resident) for p in proposals}
         if len(forms) == 1:
             slowest = max(proposals, key=lambda p: p.estimate.step)
@@ -231,39 +273,54 @@ def _microseconds(seconds: float) -> str:
     return f"{seconds * 1e6:.2g} µs"
 
 
-def _resident(parts: Partition, group: Group, request: Request, rows: int) -> Iterator[Proposal]:
+def _resident(steps: Steps, request: Request, rows: int) -> Iterator[Proposal]:
     """One program owns its rows for all steps, everything on the chip; an axis that is nowhere cut lies on the grid."""
-    axes = analyse(members(group))
-    yield _sized(parts, group, axes, Placement("resident", rows=rows, resident=True), request)
+    group, axes = steps.group, steps.axes
+    yield _sized(steps, Placement("resident", rows=rows, resident=True), request)
     free = _spread(group, axes, axes.free())
     if free is not None and request.block is None:
         extent = axes.extents[free]
         for block in (1, 32):
             if block < extent:
                 spread = {"own": {free: block}, "grid": frozenset((free,)), "programs": -(-extent // block)}
-                yield _sized(parts, group, axes, Placement("resident", rows=rows, resident=True, **spread), request)
+                yield _sized(steps, Placement("resident", rows=rows, resident=True, **spread), request)
 
 
-def _streamed(parts: Partition, group: Group, request: Request, rows: int) -> Iterator[Proposal]:
+def _streamed(steps: Steps, request: Request, rows: int) -> Iterator[Proposal]:
     """One program owns its rows, block by block."""
-    group = _narrowed(group)
-    axes = analyse(members(group))
+    steps = steps.narrowed
+    group, axes = steps.group, steps.axes
     exact = request.numerics.precision == "ieee" and not _halves(group)
     for block in (request.block,) if request.block else (32,) if exact else (64, 32):
         blocks = {c: block for c, n in axes.extents.items() if isinstance(n, int)}
         reduced = {c: min(block, 32) for c in blocks} if exact else blocks
         own = {**blocks, **dict.fromkeys(_batched(group, axes), 1)}
         placement = Placement("streamed", rows=rows, own=own, reduced=reduced, summed=_summed(axes, request))
-        yield _sized(parts, group, axes, placement, request)
+        yield _sized(steps, placement, request)
 
 
-def _cooperative(parts: Partition, group: Group, request: Request, rows: int) -> Iterator[Proposal]:
+def _cooperative(steps: Steps, request: Request, rows: int) -> Iterator[Proposal]:
     """Several programs own rows together, each a part of an axis."""
-    group = _narrowed(group)
-    axes = analyse(members(group))
-    spread = _spread(group, axes, set(axes.extents))
-    if spread is None:
+    steps = steps.narrowed
+    if steps.spread is None:
         raise Unsupported("its carries have no dimension to be spread over programs")
+    fits = False
+    if steps.apart is not None:
+        # One number a program is less to read than all elements, which costs more than another barrier.
+        for placement in _over_programs(steps.apart, request, rows):
+            if placement.programs > 1:
+                numbered = {"grid": placement.grid | {PROGRAM}, "own": {**placement.own, PROGRAM: 1}}
+                proposal = _sized(steps.apart, replace(placement, partial=True, **numbered), request)
+                fits |= not proposal.estimate.lacks(request.chip)
+                yield proposal
+    if not fits:
+        for placement in _over_programs(steps, request, rows):
+            yield _sized(steps, placement, request)
+
+
+def _over_programs(steps: Steps, request: Request, rows: int) -> Iterator[Placement]:
+    """Placements that spread the largest dimension of the carries over programs."""
+    group, axes, spread = steps.group, steps.axes, steps.spread
     extent = axes.extents[spread]
     exact = request.numerics.precision == "ieee" and not _halves(group)
     # Blocks of operands that are read again in every step: what a warp's registers hold beside the sums.
@@ -282,7 +339,7 @@ def _cooperative(parts: Partition, group: Group, request: Request, rows: int) ->
         kinds = ((True, WAITING), (True, WAITING // 4), (False, 0))
         # Blocks that are written one after another, as resident ones are, tempt the compiler to hold many of them.
         for resident, waiting in kinds[-1:] if exact or request.lean == LEANEST else kinds:
-            placement = Placement(
+            yield Placement(
                 "cooperative",
                 rows=rows,
                 own=own,
@@ -295,7 +352,6 @@ def _cooperative(parts: Partition, group: Group, request: Request, rows: int) ->
                 exchanged=True,
                 waiting=waiting,
             )
-            yield _sized(parts, group, axes, placement, request)
 
 
 SUMMED = 512
@@ -347,10 +403,6 @@ def _halves(group: Group) -> bool:
     )
 
 
-def _narrowed(group: Group) -> Group:
-    return replace(group, scans=tuple(map(with_rounded_carries, group.scans)))
-
-
 def _batched(group: Group, axes: Axes) -> set[int]:
     """The classes that number products of matrices, such as heads: one at a time, they are tensor cores' work."""
     found = set()
@@ -391,15 +443,15 @@ def _spread(group: Group, axes: Axes, allowed: set[int]) -> int | None:
 # --- tiles ------------------------------------------------------------------------------------------------------------
 
 
-def _sized(parts: Partition, group: Group, axes: Axes, placement: Placement, request: Request) -> Proposal:
+def _sized(steps: Steps, placement: Placement, request: Request) -> Proposal:
     """A placement whose tiles are as large as a program can hold: blocks are halved, the largest first; and the number
     of warps that its tiles want."""
     if request.lean:
         early, waiting = placement.early >> 2 * request.lean, placement.waiting >> 2 * request.lean
         placement = replace(placement, early=early, waiting=waiting)
-    least = _fewest_rows(group, placement, request)
+    least = _fewest_rows(steps.group, placement, request)
     while True:
-        tree = _tree(parts, group, axes, placement)
+        tree = steps.tree(placement)
         if needs_grid(tree) and not placement.exchanged:
             raise Unsupported("programs that were to be independent need one another")
         made = estimate(tree, placement, request)
@@ -463,7 +515,8 @@ def _halved(placement: Placement, made: Estimate, least: int) -> Placement | Non
 
 
 def _pointwise(parts: Partition, group: Group, request: Request) -> tuple[Proposal, str]:
-    axes = analyse(members(group))
+    steps = Steps(parts, group)
+    axes = steps.axes
     own: dict[int, int] = {}
     widest = 1
     for value in group.targets:
@@ -481,5 +534,5 @@ def _pointwise(parts: Partition, group: Group, request: Request) -> tuple[Propos
         c: request.block or 32 for c, n in axes.extents.items() if isinstance(n, int) and (n > 64 or request.block)
     }
     placement = Placement("pointwise", rows=rows, own=own, reduced=reduced, summed=reduced)
-    proposal = _sized(parts, group, axes, placement, request)
+    proposal = _sized(steps, placement, request)
     return proposal, "no sequential axis"

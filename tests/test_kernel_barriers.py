@@ -19,7 +19,7 @@ from foldfuse.kernels.loop_tree import Barrier, Loop, Stage, Store, Tree
 from foldfuse.kernels.partition import KernelStep, Partition, partition
 from foldfuse.kernels.placement import Placement
 from foldfuse.kernels.scheduling import Group
-from foldfuse.kernels.strategy import PROPOSALS, STRATEGIES, Request
+from foldfuse.kernels.strategy import PROPOSALS, STRATEGIES, Request, Steps
 
 from .programs import PROGRAMS
 from .test_kernel_planning import CELLS, graphs
@@ -49,7 +49,7 @@ def trees(graph: Any, strategy: str, block: int | None = None) -> Iterator[tuple
         for scan in group.scans:
             alone = Group(group.rows, (), (scan,), group.available, group.wanted)
             try:
-                for proposal in PROPOSALS[strategy](parts, alone, Request(block=block), block or 16):
+                for proposal in PROPOSALS[strategy](Steps(parts, alone), Request(block=block), block or 16):
                     (tree,) = proposal.trees
                     yield tree, proposal.placement
             except Unsupported:

@@ -159,7 +159,7 @@ def equation_of(name: str, /, *types: ListType, **attributes: Any) -> Equation:
 
 def test_every_record_is_written_or_named() -> None:
     assert set(RECORDS) - set(ELEMENTS) == set(WITHOUT_ELEMENTS)
-    assert set(ELEMENTS) <= set(RECORDS)
+    assert set(ELEMENTS) - set(RECORDS) == {"sum_of_squares"}, "what the kernels add is tried in test_kernel_sums"
     assert not {name for name in WITHOUT_ELEMENTS if isinstance(RECORDS[name], Primitive)}
 
 

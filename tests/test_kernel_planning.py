@@ -20,7 +20,7 @@ from foldfuse.kernels.barriers import needs_grid
 from foldfuse.kernels.flat import FlatOpaque, FlatScan, FlatValue, Item, Unsupported, flatten
 from foldfuse.kernels.loop_tree import Barrier, Loop, Tree
 from foldfuse.kernels.partition import KernelStep, partition
-from foldfuse.kernels.strategy import PROPOSALS, STRATEGIES, Proposal, Request, typical_rows
+from foldfuse.kernels.strategy import PROPOSALS, STRATEGIES, Proposal, Request, Steps, typical_rows
 from foldfuse.runtime import fused
 
 from .programs import PROGRAMS, recurrences
@@ -265,7 +265,7 @@ def proposals(graph: Graph, strategy: str, rows: int = 16, **request: Any) -> li
     """What a strategy proposes for the one loop of a graph, with tiles of some number of rows."""
     parts = partition(flatten(graph))
     (group,) = (s.group for s in parts.steps if isinstance(s, KernelStep) and s.group.scans)
-    return list(PROPOSALS[strategy](parts, group, Request(**request), rows))
+    return list(PROPOSALS[strategy](Steps(parts, group), Request(**request), rows))
 
 
 def tree(graph: Graph, strategy: str, **request: Any) -> Tree:
@@ -311,6 +311,8 @@ BARRIERS = {
     "gru": (1, 1),
     "gru_first": (2, 2),
     "linear_attention": (0, 0),
+    # Two layers of normalisation and a product: what each sums is exchanged at one barrier.
+    "layer_norm_lstm": (3, 3),
 }
 """The barriers of a step, forward and backward, of a cooperative kernel."""
 
@@ -320,6 +322,18 @@ def test_barriers_of_a_step(cell: str) -> None:
     compiled = graphs(*CELLS[cell](64), operands="bf16", memory="save")
     made = [tree(graph, "cooperative") for graph in (compiled.forward, compiled.backward)]
     assert tuple(map(meetings, made)) == BARRIERS[cell]
+
+
+def test_programs_exchange_numbers_of_what_they_sum() -> None:
+    """A packed axis lies on the programs as its parts do: only sums and what is multiplied are exchanged."""
+    compiled = graphs(*CELLS["layer_norm_lstm"](256), operands="bf16", memory="save")
+    for graph in (compiled.forward, compiled.backward):
+        (proposal, *_) = proposals(graph, "cooperative")
+        (made,) = proposal.trees
+        exchanged = {place.buffer for place in made.storage.values() if place.kind == "scratch"}
+        numbers = [value for value in exchanged if value.dtype == "f32"]
+        assert numbers and all(value.dims[1:] == (proposal.placement.programs,) for value in numbers)
+        assert all(value.dims[1:] == (256,) for value in exchanged if value.dtype == "bf16")
 
 
 def test_independent_units_never_meet() -> None:

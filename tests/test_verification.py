@@ -78,7 +78,8 @@ def wrong(rows) -> set[str]:
 def test_a_wrong_torch_meaning(monkeypatch):
     monkeypatch.setitem(eager_operations.OPERATIONS, "tanh", lambda equation, depth: lambda x: torch.tanh(x) * 1.001)
     # The adjoint reads the result, so its gradients are not those of torch's autograd either.
-    assert wrong(verify(small(5))) == {*VALUES, AUTOGRAD, DIFFERENCES}
+    rows = verify(small(5))
+    assert wrong(rows) == {*VALUES, AUTOGRAD, DIFFERENCES}, rows
 
 
 def test_a_wrong_adjoint(monkeypatch):
@@ -86,13 +87,14 @@ def test_a_wrong_adjoint(monkeypatch):
     scaled = lambda b, e, cotangents: [b("neg", ct) for ct in right.adjoint(b, e, cotangents)]
     monkeypatch.setitem(RECORDS, "tanh", replace(right, adjoint=scaled))
     rows = verify(small(6))
-    assert wrong(rows) == {AUTOGRAD, DIFFERENCES}
+    assert wrong(rows) == {AUTOGRAD, DIFFERENCES}, rows
     assert {row.where for row in rows if not row.ok} <= {"W", "the input"}
 
 
 def test_a_wrong_oracle(monkeypatch):
     monkeypatch.setitem(RECORDS, "tanh", replace(RECORDS["tanh"], numpy=lambda x: np.tanh(x) + 0.001 * x))
-    assert wrong(verify(small(7))) == {*VALUES, DIFFERENCES}
+    rows = verify(small(7))
+    assert wrong(rows) == {*VALUES, DIFFERENCES}, rows
 
 
 def test_a_wrong_law(monkeypatch):

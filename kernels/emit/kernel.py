@@ -282,7 +282,7 @@ class KernelWriter(ReductionWriter):
                 break
             if isinstance(item, Barrier):
                 continue
-            for term in subterms((root.expression for root in item.roots), reduced=False):
+            for term in subterms(root.expression for root in item.roots):
                 if term.op == "load" and term not in found and self.unordered(term):
                     size = prod(self.placement.block(a) for a in term.axes if a.role == "own")
                     size *= self.placement.rows if any(a.role == "row" for a in term.axes) else 1
