@@ -2,8 +2,8 @@
 
 The tree is run in thought for a few steps, keeping what was read and written since the last barrier. A read after a
 write, a write after a read or a write after a write of one location by another stage puts a barrier before the stage
-that comes second: among the threads of a program where both touch only elements that this program owns, among the
-programs of the grid otherwise. What a step writes lies in another half of its scratch than what the step before wrote,
+that comes second: among the threads of a program where both touch elements of that program alone, among the programs
+of the grid otherwise. What a step writes lies in another half of its scratch than what the step before wrote,
 so the locations are (value, half); and where an index is that of a loop, its steps have locations of their own.
 """
 
@@ -28,7 +28,8 @@ class Access:
     Attributes:
         value, storage: what is accessed.
         write: whether it is written.
-        own: whether only elements of its own program are touched.
+        owner: what tells the program whose elements are touched: the dimension that lies on the programs, and how many
+            of its elements each has; None where elements of several are. Accesses with one owner are of one program.
         steps: per index, the loop whose step it is, None where it is another index.
         following: whether it is the next value of a carry.
     """
@@ -36,7 +37,7 @@ class Access:
     value: FlatValue
     storage: Storage
     write: bool
-    own: bool
+    owner: tuple[int, int] | None
     steps: tuple[Axis | None, ...]
     following: bool = False
 
@@ -59,10 +60,13 @@ def accesses(tree: Tree, placement: Placement, stage: Stage) -> list[Access]:
     def steps(indices: tuple[Expression, ...]) -> tuple[Axis | None, ...]:
         return tuple(i.axis if i.axis is not None and i.axis.role == "step" else None for i in indices)
 
-    def own(term_indices: tuple[Expression, ...]) -> bool:
+    def owner(indices: tuple[Expression, ...]) -> tuple[int, int] | None:
         if not placement.grid:
-            return True
-        return any(i.axis is not None and i.axis.role == "own" and placement.spread(i.axis) for i in term_indices)
+            return (0, 0)
+        for d, i in enumerate(indices):
+            if i.axis is not None and i.axis.role == "own" and placement.spread(i.axis):
+                return d, placement.block(i.axis)
+        return None
 
     for root in stage.roots:
         for term in subterms([root.expression]):
@@ -72,14 +76,14 @@ def accesses(tree: Tree, placement: Placement, stage: Stage) -> list[Access]:
                     continue
                 if term.extra in made and own_tile(tree.own[term.extra], term):
                     continue
-                out[Access(term.extra, storage, False, own(term.arguments), steps(term.arguments))] = None
+                out[Access(term.extra, storage, False, owner(term.arguments), steps(term.arguments))] = None
         if root.value in tree.own:
             made.add(root.value)
         for store in root.stores:
             storage = tree.storage.get(store.value)
             if storage is None or store.result or storage.buffer not in shared:
                 continue
-            access = Access(store.value, storage, True, own(store.indices), steps(store.indices), store.following)
+            access = Access(store.value, storage, True, owner(store.indices), steps(store.indices), store.following)
             out[access] = None
     return list(out)
 
@@ -104,11 +108,11 @@ def loaded_values(tree: Tree) -> set[FlatValue]:
 
 @dataclass(frozen=True)
 class _Pending:
-    """An access since the last grid barrier: whether it wrote, only its program's own elements, at which steps of its
-    loops, and whether a program barrier came after it."""
+    """An access since the last grid barrier: whether it wrote, whose elements, at which steps of its loops, and whether
+    a program barrier came after it."""
 
     write: bool
-    own: bool
+    owner: tuple[int, int] | None
     at: tuple[int | None, ...]
     settled: bool = False
 
@@ -172,7 +176,7 @@ class _Run:
             if needed is not None:
                 return stage, needed
             for access in self.known[stage]:
-                made = _Pending(access.write, access.own, self.at(access))
+                made = _Pending(access.write, access.owner, self.at(access))
                 self.pending.setdefault(self.location(access), []).append(made)
         return None
 
@@ -181,7 +185,7 @@ class _Run:
         for access in self.known[stage]:
             for other in self.pending.get(self.location(access), ()):
                 if (other.write or access.write) and other.meets(self.at(access)):
-                    if not (other.own and access.own):
+                    if access.owner is None or other.owner != access.owner:
                         return "grid"
                     if not other.settled:
                         kind = "program"

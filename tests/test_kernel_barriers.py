@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import foldfuse as ff
 from foldfuse.kernels.expressions import Axis, Expression
 from foldfuse.kernels.flat import FlatScan, FlatValue, Unsupported, flatten
 from foldfuse.kernels.loop_tree import Barrier, Loop, Stage, Store, Tree
@@ -267,6 +268,24 @@ def test_cell(cell: str, strategy: str) -> None:
     compiled = graphs(*CELLS[cell](8), operands="bf16")
     for graph in (compiled.forward, compiled.backward):
         assert sum(check(*each) for each in trees(graph, strategy, block=4)) > 0
+
+
+def test_a_slice_of_an_axis_has_other_owners() -> None:
+    """Two axes are spread, in blocks of two and of one: an element of a slice of the one belongs to another program
+    than the element of the whole."""
+
+    def program(xs: Any, ys: Any) -> Any:
+        def outer(h: Any, x: Any) -> Any:
+            inner = lambda c, y: ff.tanh(ff.concat(y, h) @ ff.param((4, 3), "W") + c)
+            return ff.tanh(h * ff.fold(inner, init=ff.sin(x))(ys)[:2])
+
+        return ff.scan(outer, init=ff.zeros(2))(xs)
+
+    compiled = graphs(program, ff.Seq(ff.f32[3], "T"), ff.Seq(ff.f32[2], "S"))
+    found = list(trees(compiled.forward, "cooperative", block=2))
+    assert any(len(placement.grid) > 1 for _, placement in found)
+    for tree, placement in found:
+        check(tree, placement)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "gru_first"])
