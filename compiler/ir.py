@@ -218,35 +218,23 @@ def map_sizes(body: Lambda, change: Callable[[Size], Size]) -> Lambda:
 
 
 def live_equations(equations: Sequence[Equation], results: Iterable[Value]) -> list[Equation]:
-    """The equations that the results depend on, in order. The maker of a size that a kept type names is kept too."""
+    """The equations that the results depend on, in order. The maker of a size that a kept one speaks of is kept too."""
     makers: dict[str, Equation] = {name: e for e in equations for name, _ in e.binds}
-    needed: set[Value] = set()
+    needed: set[Value] = set(results)
     needed_makers: set[int] = set()
 
-    def need(value: Value) -> None:
-        needed.add(value)
-        if makers:
-            for size in value.type.axes:
-                needed_makers.update(id(makers[n]) for n in size.names() if n in makers)
+    def speaks_of(names: Iterable[str]) -> None:
+        needed_makers.update(id(makers[name]) for name in names if name in makers)
 
-    for value in results:
-        need(value)
+    if makers:
+        speaks_of(name for value in needed for size in value.type.axes for name in size.names())
     kept = []
     for equation in reversed(equations):
         if id(equation) in needed_makers or any(v in needed for v in equation.outputs):
             kept.append(equation)
-            for value in equation.inputs:
-                need(value)
+            needed.update(equation.inputs)
             if makers:
-                for a in equation.attributes.values():
-                    for size in a if isinstance(a, tuple) else (a,):
-                        if isinstance(size, Size):
-                            needed_makers.update(id(makers[n]) for n in size.names() if n in makers)
-                for inner in equation.bodies:
-                    for sub in sub_equations(inner):
-                        for value in (*sub.inputs, *sub.outputs):
-                            for size in value.type.axes:
-                                needed_makers.update(id(makers[n]) for n in size.names() if n in makers)
+                speaks_of(mentioned_sizes((equation,)))
     return kept[::-1]
 
 
@@ -295,6 +283,14 @@ def verify(graph: Graph, after: str = "") -> None:
     _verify_body(graph.body, frozenset(d.name for d in graph.sizes), where)
 
 
+def _sizes_in(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Size]]:
+    """The list sizes among attributes, and in tuples of them, each with its attribute's name."""
+    for name, given in attributes.items():
+        for part in given if isinstance(given, tuple) else (given,):
+            if isinstance(part, Size):
+                yield name, part
+
+
 def _verify_body(body: Lambda, sizes: frozenset[str], where: str) -> None:
     defined: set[Value] = set()
 
@@ -321,6 +317,11 @@ def _verify_body(body: Lambda, sizes: frozenset[str], where: str) -> None:
         if equation.op not in RECORDS:
             raise VerificationError(f"no record is called {equation.op}{where}")
         sizes = sizes | {name for name, _ in equation.binds}
+        for attribute, size in _sizes_in(equation.attributes):
+            if unbound := size.names() - sizes:
+                raise VerificationError(
+                    f"the size {sorted(unbound)[0]} in {attribute} of {equation.op} is bound by nothing{where}"
+                )
         for inner in equation.bodies:
             _verify_body(inner, sizes, where)
         try:

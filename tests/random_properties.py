@@ -127,17 +127,21 @@ class Checks:
         except NotFinite:
             raise
         except Exception as error:
-            frames = traceback.extract_tb(error.__traceback__)
-            at = next((f for f in reversed(frames) if "random_p" not in f.filename), frames[-1])
-            place = (
-                ""
-                if isinstance(error, AssertionError) and "random_p" in frames[-1].filename
-                else f" [{at.filename}:{at.lineno}]"
-            )
-            self.failures.append(Failure(name, f"{type(error).__name__}: {str(error)[:1500]}{place}"))
+            self.failed(name, error)
             return None
         self.held.append(name)
         return True if result is None else result
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Note that a property does not hold."""
+        frames = traceback.extract_tb(error.__traceback__)
+        at = next((f for f in reversed(frames) if "random_p" not in f.filename), frames[-1])
+        place = (
+            ""
+            if isinstance(error, AssertionError) and "random_p" in frames[-1].filename
+            else f" [{at.filename}:{at.lineno}]"
+        )
+        self.failures.append(Failure(name, f"{type(error).__name__}: {str(error)[:1500]}{place}"))
 
     def run(self) -> list[Failure]:
         """All properties; those that do not hold.
@@ -174,8 +178,13 @@ class Checks:
         if values is None:
             return
         check_finite(values, call)
-        for name, check in kernel_properties(call, chosen, self.program.seed):
-            self.holds(name, check)
+        try:
+            for name, check in kernel_properties(call, chosen, self.program.seed):
+                self.holds(name, check)
+        except NotFinite:
+            raise
+        except Exception as error:
+            self.failed("kernels, graphs", error)
 
     def rewritten(self, call: Call, values: Sequence[Any], what: str) -> None:
         """The laws, together and each alone, change no value."""

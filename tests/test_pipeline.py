@@ -7,8 +7,10 @@ import pytest
 
 import foldfuse as ff
 from foldfuse.compiler.adjoint import differentiate
-from foldfuse.compiler.ir import Graph, sub_equations, verify
+from foldfuse.compiler.errors import VerificationError
+from foldfuse.compiler.ir import Graph, live_equations, sub_equations, verify
 from foldfuse.compiler.laws import Firing, Refusal
+from foldfuse.compiler.parser import parse
 from foldfuse.compiler.pipeline import PASSES, compile_graph, normalise
 from foldfuse.compiler.precision import with_precision
 from foldfuse.compiler.program import trace_entry
@@ -294,3 +296,37 @@ def work(layers: int) -> int:
 def test_compiling_is_linear_in_layers():
     # Quadratic work would be 64 times as much.
     assert work(16) < 1.5 * 8 * work(2)
+
+
+COUNT = """graph count {
+  size T
+  input %x: f32[T | 2]
+
+  %start: f32[2] = constant(value=0.0, dtype=f32, shape=(2,))
+  %n: i64[((T+31)//32) |] binds segment = split(size=T, length=32, inner=segment)
+  %h: f32[2] = scan(%start, carries=1, size=((T+31)//32), reverse=False) fn [](%h: f32[2]) {
+    %last: f32[2] = scan(%h, carries=1, size=segment, reverse=False) fn [](%c: f32[2]) {
+      %next: f32[2] = tanh(%c)
+      return %next
+    }
+    return %last
+  }
+
+  output y = %h
+}
+"""
+
+
+def test_what_makes_a_size_is_kept_where_a_loop_runs_over_it_only():
+    """A loop over segments takes no element of them: nothing but its size speaks of what cuts them."""
+    body = parse(COUNT).body
+    assert [e.op for e in live_equations(body.equations, body.results)] == ["constant", "split", "scan"]
+    made = normalise(parse(COUNT))
+    verify(made, "normalise")
+    assert any(e.op == "split" for e in sub_equations(made.body))
+
+
+def test_a_loop_over_an_unknown_size_is_no_program():
+    cut = "\n".join(line for line in COUNT.splitlines() if "split" not in line)
+    with pytest.raises(VerificationError, match="the size segment in size of scan is bound by nothing"):
+        verify(parse(cut), "the test")
