@@ -7,7 +7,7 @@ units; they rank placements, they predict no time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -25,6 +25,8 @@ MARGIN = 30
 """Registers of a thread that are left free: what the estimate does not know of."""
 LEANER = 40
 """How many more are left free each time that a kernel was found to spill."""
+FEWEST_WARPS, MOST_WARPS = 4, 8
+"""Of a program. One that was found to spill gets the most: twice the registers for the same tiles."""
 EXACT_REGISTERS = 80
 """Registers of a thread that a product in exact precision takes beside its operands and sums."""
 EXACT_TILE = 16 * 32 * 32
@@ -46,7 +48,7 @@ class Estimate:
         live: elements of the tiles that a program holds at once.
         early: elements that are loaded before they are needed, of a step or of the next one too; `waiting`: words of
             blocks that are loaded together; `placement` says how many of them at most.
-        margin: registers of a thread that are left free.
+        margin: registers of a thread that are left free; `fewest`, the warps that a program has at least.
         largest: elements of the largest tile, and `largest_axes` the axes of it.
         exact: of the largest product in exact single or double precision, rows × columns × depth.
         step: seconds of a step of the outermost loop.
@@ -58,6 +60,7 @@ class Estimate:
     waiting: int
     placement: Placement
     margin: int
+    fewest: int
     largest: int
     largest_axes: tuple[Axis, ...]
     exact: int
@@ -72,12 +75,9 @@ class Estimate:
 
     def warps(self, chip: Target) -> int:
         """The least number of warps whose registers hold the tiles."""
-        for warps in (4, 8):
-            if self.fits(chip, warps):
-                return warps
-        return 8
+        return self.fewest if self.fits(chip, self.fewest) else MOST_WARPS
 
-    def fits(self, chip: Target, warps: int = 8) -> bool:
+    def fits(self, chip: Target, warps: int = MOST_WARPS) -> bool:
         """Whether so many warps have registers for the tiles."""
         return self.registers(warps) <= chip.registers_per_thread - self.margin
 
@@ -127,6 +127,7 @@ class _Estimate:
             self.waiting,
             self.placement,
             MARGIN + LEANER * self.request.lean,
+            MOST_WARPS if self.request.lean else FEWEST_WARPS,
             self.largest[0],
             self.largest[1],
             self.exact,
@@ -188,7 +189,7 @@ class _Estimate:
         accumulators = 0
         widest = 0
         operands: dict[Expression, int] = {}
-        together = max((self.together(term) for term in terms if term.op == "reduce"), default=1)
+        bundles: dict[tuple[Axis, ...], list[Expression]] = {}
         for term in terms:
             if term.op in ("axis", "number") or term.dtype == "index":
                 continue
@@ -208,7 +209,10 @@ class _Estimate:
                 count = self.elements(term.axes)
                 accumulators += count
                 looped = prod(self.blocks(a) for a in inner)
-                iterations += blocks * (-(-looped // self.together(term)) - 1)
+                if self.placement.unrolled and term.extra[2]:
+                    bundles.setdefault(term.extra[1], []).append(term)
+                else:
+                    iterations += blocks * (looped - 1)
                 depth = prod(self.placement.block(a) for a in inner)
                 if term.extra[2]:
                     seconds, product = self.contraction(term, count, depth, operands)
@@ -226,7 +230,17 @@ class _Estimate:
         for root in stage.roots:
             memory += blocks * out * len(root.stores) * BYTES[root.expression.dtype]
         self.live = max(self.live, accumulators + 2 * widest + out * len(stage.roots) + sum(operands.values()))
-        self.staged = max(self.staged, sum(2 * 4 * n for n in operands.values()) * together)
+        if bundles:
+            for axes, bundle in bundles.items():
+                looped, words = prod(self.blocks(a) for a in axes), self.varying(bundle, operands)
+                room = self.placement.waiting * 32 * self.placement.warps
+                together = min(looped, max(1, room // max(words, 1)))
+                iterations += blocks * (-(-looped // together) - 1)
+                self.waiting = max(self.waiting, (looped - 1) * words)
+                self.staged = max(self.staged, 4 * words * together)
+        else:
+            # Of what a loop of blocks loads there are two copies: one is filled while the other is used.
+            self.staged = max(self.staged, sum(2 * 4 * n for n in operands.values()))
         return LATENCY + ITERATION * max(0, iterations - 1) + compute + memory / read
 
     def blocks(self, axis: Axis) -> int:
@@ -269,20 +283,9 @@ class _Estimate:
         self.held.add(term)
         self.kept += self.elements(term.axes)
 
-    def together(self, term: Expression) -> int:
-        """How many blocks of a reduction are loaded together, where they are written one after another."""
-        if not (self.placement.unrolled and term.extra[2]):
-            return 1
-        blocks = prod(self.blocks(a) for a in term.extra[1])
-        words = sum(
-            self.placement.rows
-            * prod(self.placement.block(a) for a in operand.axes if a.role != "row" and a.role != "step")
-            * BYTES[operand.dtype]
-            // 4
-            for operand in term.arguments
-            if any(a.role == "row" for a in operand.axes)
-        )
-        return min(blocks, max(1, self.placement.waiting * 32 * self.placement.warps // max(words, 1)))
+    def varying(self, bundle: Iterable[Expression], operands: Mapping[Expression, int]) -> int:
+        """The words of a block that products which are written together load."""
+        return sum(operands.get(x, 0) for x in {x: None for term in bundle for x in term.arguments})
 
     def contraction(
         self, term: Expression, count: int, depth: int, operands: dict[Expression, int]
@@ -315,8 +318,5 @@ class _Estimate:
                     self.resident += blocks * size * BYTES[operand.dtype]
             else:
                 operands[operand] = size // 2 if half else size
-                if self.placement.unrolled:
-                    blocks = prod(self.blocks(a) for a in term.extra[1])
-                    self.waiting = max(self.waiting, (blocks - 1) * operands[operand])
         # Sixteen rows keep a quarter of a tensor core busy at best.
         return count * depth * 2 / (0.25 * self.chip.rates[kind] / self.chip.multiprocessors), 0

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..compiler.ir import Equation, Graph, Lambda, Value, mentioned_sizes, sub_equations
-from ..compiler.sizes import Size
+from ..compiler.sizes import Named, Size
 from .elements import ELEMENTS, own_dimensions, reduced_extents, uniform_constant
 from .expressions import Axis, Dimension, dimension
 
@@ -371,7 +371,9 @@ class _Flattening:
         first = captured + carries
         operands = [table[v] for v in equation.inputs]
         size = dimension(a["size"])
-        lead = self.together(spatial(operands), (size,), levels)
+        # What a step does with a list varies with the list's length, whatever it reads of it.
+        sizes = (size, *map(Named, sorted(mentioned_sizes(body.equations))))
+        lead = self.together(spatial(operands), sizes, levels)
         around = [x.depth for x in levels if x.axis is not None]
         if around and any(x.depth > min(around) for x in lead):
             raise Unsupported("a loop runs for each element of a list inside of a step")

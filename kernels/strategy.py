@@ -447,7 +447,7 @@ def _sized(steps: Steps, placement: Placement, request: Request) -> Proposal:
     """A placement whose tiles are as large as a program can hold: blocks are halved, the largest first; and the number
     of warps that its tiles want."""
     if request.lean:
-        early, waiting = placement.early >> 2 * request.lean, placement.waiting >> 2 * request.lean
+        early, waiting = placement.early >> request.lean, placement.waiting >> request.lean
         placement = replace(placement, early=early, waiting=waiting)
     least = _fewest_rows(steps.group, placement, request)
     while True:

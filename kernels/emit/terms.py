@@ -134,8 +134,9 @@ class TermWriter(AxisWriter):
         if term.op in ("as_index", "from_index"):
             if tiles[0].text.lstrip("-").isdigit():
                 return tiles[0]
-            if not tiles[0].dims and not tiles[0].text.isidentifier():
-                # A number made of numbers is Python's own, which has no `to`.
+            counted = not tiles[0].text.isidentifier() or tiles[0].text in self.starts.values()
+            if not tiles[0].dims and counted:
+                # A number made of numbers, or a loop's, may be Python's own, which has no `to`.
                 tiles = [Tile(f"tl.full((), 0, tl.int64) + {tiles[0].atom}")]
             return Tile(
                 f"{tiles[0].atom}.to({TYPES[term.dtype] if term.op == 'from_index' else 'tl.int64'})", tiles[0].dims

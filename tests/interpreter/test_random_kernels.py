@@ -25,6 +25,21 @@ def test_random_programs(seed: int) -> None:
         pytest.fail(f"{smallest}\n# {failure}\n# {setting(seed)}\n# the whole program:\n{program}", pytrace=False)
 
 
+FOUND = {
+    300213: "a slice of a spread axis, read behind a barrier of the program alone",
+    300638: "a loop over segments whose lists nobody reads",
+    300879: "one row in a tile of two: both stored it",
+    301004: "a loop that varies with the rows by the length of a list inside of it only",
+    301371: "an index that is a loop's own number",
+}
+"""Seeds that once failed, and on what."""
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_programs_that_once_failed(seed: int) -> None:
+    assert not Checks(generate(Choices.seeded(seed), seed), second=False, kernels=True).run()
+
+
 LINEAR = """\
 import foldfuse as ff
 
