@@ -152,8 +152,9 @@ def bind(
 
 def _layouts(graph: Graph, forms: Mapping[str, Level]) -> dict[str, Flat]:
     """How lists lie that stay as they came: those of the sizes that allow it, whose first list is packed or jagged."""
-    allowed = flat_sizes(graph)
-    return {name: level.flat for name, level in forms.items() if name in allowed and level.flat is not None}
+    given = {name: level.flat for name, level in forms.items() if level.flat is not None}
+    allowed = flat_sizes(graph) if given else ()
+    return {name: flat for name, flat in given.items() if name in allowed}
 
 
 def _arranged(values: Tensor, form: Flat, wanted: Flat, name: str) -> Tensor:
