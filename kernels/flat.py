@@ -419,3 +419,9 @@ def origin(value: FlatValue) -> FlatValue:
     while isinstance(value.maker, FlatEquation) and value.maker.equation.op in ARRANGED:
         value = value.maker.operands[0].value
     return value
+
+
+def rounds(value: FlatValue) -> bool:
+    """Whether a value is another one rounded to half precision."""
+    maker = value.maker
+    return isinstance(maker, FlatEquation) and maker.equation.op == "cast" and value.dtype in ("f16", "bf16")

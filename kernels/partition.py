@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from ..compiler.sizes import flat_size
 from .expressions import Dimension
-from .flat import FlatEquation, FlatOpaque, FlatProgram, FlatScan, FlatValue, Item, Reference
-from .scheduling import Alias, Group, rounds
+from .flat import FlatEquation, FlatOpaque, FlatProgram, FlatScan, FlatValue, Item, Reference, rounds
+from .groups import Alias, Group
 
 
 @dataclass(eq=False)

@@ -23,12 +23,13 @@ from .emit import Numerics, emit
 from .estimate import LATENCY, Estimate, estimate
 from .expressions import Dimension
 from .flat import FlatEquation, FlatScan, FlatValue, Unsupported, origin
+from .groups import Group, members
 from .kernel import Kernel
 from .loop_tree import Tree
 from .partition import Partition
 from .parts import cut_classes, cut_reductions
 from .placement import DOT, PROGRAM, WAITING, Placement, power_of_two
-from .scheduling import Builder, Group, members
+from .scheduling import Builder
 from .sums import with_independent_sums
 from .targets import Target, target
 

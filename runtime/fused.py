@@ -23,9 +23,9 @@ from ..compiler.types import ListType
 from ..kernels.emit import ORDER_OF, Numerics
 from ..kernels.expressions import Dimension
 from ..kernels.flat import FlatOpaque, FlatProgram, FlatScan, FlatValue, Unsupported, flatten
+from ..kernels.groups import Group
 from ..kernels.kernel import Kernel
 from ..kernels.partition import EvaluatorStep, KernelStep, Partition, evaluated, partition
-from ..kernels.scheduling import Group
 from ..kernels.strategy import LEANEST, Choice, Request, plan_kernel, typical_rows
 from ..kernels.targets import TARGETS, Target, target
 from . import compat, eager, stepwise

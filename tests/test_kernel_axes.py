@@ -20,8 +20,8 @@ from foldfuse.compiler.types import DTYPES, f64
 from foldfuse.kernels.axes import Axes, analyse
 from foldfuse.kernels.expressions import Dimension
 from foldfuse.kernels.flat import FlatEquation, FlatScan, FlatValue, Item, Level, Reference, Unsupported, flatten
+from foldfuse.kernels.groups import Group, members
 from foldfuse.kernels.partition import KernelStep, partition
-from foldfuse.kernels.scheduling import Group, members
 
 from .programs import PROGRAMS
 from .random_programs import generate

@@ -16,10 +16,10 @@ import pytest
 import foldfuse as ff
 from foldfuse.kernels.expressions import Axis, Expression
 from foldfuse.kernels.flat import FlatScan, FlatValue, Unsupported, flatten
+from foldfuse.kernels.groups import Group
 from foldfuse.kernels.loop_tree import Barrier, Loop, Stage, Store, Tree
 from foldfuse.kernels.partition import KernelStep, Partition, partition
 from foldfuse.kernels.placement import Placement
-from foldfuse.kernels.scheduling import Group
 from foldfuse.kernels.strategy import PROPOSALS, STRATEGIES, Request, Steps
 
 from .programs import PROGRAMS
