@@ -17,8 +17,9 @@ from .flat import FlatScan, FlatValue
 from .loop_tree import Barrier, Loop, Stage, Storage, Tree
 from .placement import Placement
 
-STEPS = (1, 2, 3)
-"""The numbers of steps that loops are run in thought: every pairing of halves occurs."""
+STEPS = ((0, 0), (1, 1), (2, 2), (3, 3), (1, 0), (2, 0), (3, 0))
+"""The numbers of steps that loops are run in thought, and loops inside of them: every pairing of halves occurs, and
+that a loop runs not at all."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ def accesses(tree: Tree, placement: Placement, stage: Stage) -> list[Access]:
     def steps(indices: tuple[Expression, ...]) -> tuple[Axis | None, ...]:
         return tuple(i.axis if i.axis is not None and i.axis.role == "step" else None for i in indices)
 
-    def owner(indices: tuple[Expression, ...]) -> tuple[int, int] | None:
-        if not placement.grid:
+    def owner(indices: tuple[Expression, ...], storage: Storage) -> tuple[int, int] | None:
+        if not placement.grid or storage.private:
             return (0, 0)
         for d, i in enumerate(indices):
             if i.axis is not None and i.axis.role == "own" and placement.spread(i.axis):
@@ -76,15 +77,15 @@ def accesses(tree: Tree, placement: Placement, stage: Stage) -> list[Access]:
                     continue
                 if term.extra in made and own_tile(tree.own[term.extra], term):
                     continue
-                out[Access(term.extra, storage, False, owner(term.arguments), steps(term.arguments))] = None
+                out[Access(term.extra, storage, False, owner(term.arguments, storage), steps(term.arguments))] = None
         if root.value in tree.own:
             made.add(root.value)
         for store in root.stores:
             storage = tree.storage.get(store.value)
             if storage is None or store.result or storage.buffer not in shared:
                 continue
-            access = Access(store.value, storage, True, owner(store.indices), steps(store.indices), store.following)
-            out[access] = None
+            whose, at = owner(store.indices, storage), steps(store.indices)
+            out[Access(store.value, storage, True, whose, at, store.following)] = None
     return list(out)
 
 
@@ -124,7 +125,7 @@ class _Pending:
 class _Run:
     """One run in thought; stops at the first stage that needs a barrier which is not there."""
 
-    def __init__(self, tree: Tree, placement: Placement, before: dict[Stage, str], steps: int):
+    def __init__(self, tree: Tree, placement: Placement, before: dict[Stage, str], steps: tuple[int, int]):
         self.tree, self.placement, self.before, self.steps = tree, placement, before, steps
         self.pending: dict[tuple, list[_Pending]] = {}
         self.position: dict[FlatScan, int] = {}
@@ -148,18 +149,19 @@ class _Run:
         """The steps of an access's loops."""
         return tuple(None if axis is None else self.index.get(axis) for axis in access.steps)
 
-    def events(self, items: list) -> Iterator[Stage]:
+    def events(self, items: list, inner: bool = False) -> Iterator[Stage]:
+        steps = self.steps[inner]
         for item in items:
             if isinstance(item, Stage):
                 yield item
             elif isinstance(item, Loop):
                 self.position[item.scan] = 0
                 yield from item.initial
-                for step in range(self.steps):
+                for step in range(steps):
                     self.position[item.scan] = step
-                    self.index[item.axis] = self.steps - 1 - step if item.reverse else step
-                    yield from self.events(item.items)
-                self.position[item.scan] = self.steps
+                    self.index[item.axis] = steps - 1 - step if item.reverse else step
+                    yield from self.events(item.items, inner=True)
+                self.position[item.scan] = steps
 
     def missing(self) -> tuple[Stage, str] | None:
         """A stage before which a barrier is missing, and its kind."""
@@ -201,14 +203,15 @@ def place_barriers(tree: Tree, placement: Placement) -> None:
         ['Barrier', 'Stage']
     """
     before: dict[Stage, str] = {}
-    for steps in STEPS:
+    runs = STEPS if any(isinstance(i, Loop) for loop in tree.loops() for i in loop.items) else STEPS[:4]
+    for steps in runs:
         while (found := _Run(tree, placement, before, steps).missing()) is not None:
             stage, kind = found
             before[stage] = kind
     # Barriers that later ones made needless are taken out again.
     for stage in list(before):
         fewer = {s: k for s, k in before.items() if s is not stage}
-        if all(_Run(tree, placement, fewer, steps).missing() is None for steps in STEPS):
+        if all(_Run(tree, placement, fewer, steps).missing() is None for steps in runs):
             before = fewer
 
     def insert(items: list) -> list:

@@ -29,6 +29,8 @@ class Storage:
         step: of an emitted value, the loop whose index stands behind the rows.
         delayed: of a carry, whose next value goes to the other half.
         shift: of a part of a larger buffer, the dimension along which it lies and where it begins.
+        private: of scratch that all programs of a tile of rows compute alike, how many these are: each has a copy of
+            its own, and need not meet the others to read it. 0 where they share it.
     """
 
     kind: str
@@ -37,6 +39,7 @@ class Storage:
     step: FlatScan | None = None
     delayed: bool = False
     shift: tuple[int, int] | None = None
+    private: int = 0
 
 
 @dataclass(frozen=True)

@@ -140,8 +140,9 @@ class _Scheduler(Expansion):
                 elif self.in_registers(axes, uses):
                     storage[carry] = storage[last] = Storage("register")
                 else:
-                    storage[carry] = Storage("scratch", carry, parity=scan, delayed=True)
-                    storage[last] = Storage("scratch", carry, parity=scan)
+                    private = self.private(axes)
+                    storage[carry] = Storage("scratch", carry, parity=scan, delayed=True, private=private)
+                    storage[last] = Storage("scratch", carry, parity=scan, private=private)
             for output in scan.outputs:
                 if self.block_of.get(output) is not None and output in loads:
                     # A list inside a step: its own steps write it, later stages of the outer step read it.
@@ -161,7 +162,7 @@ class _Scheduler(Expansion):
             elif scan is None and value in self.group.targets:
                 storage[value] = Storage("buffer", value)
             else:
-                storage[value] = Storage("scratch", value, parity=scan)
+                storage[value] = Storage("scratch", value, parity=scan, private=self.private(axes))
         for value in (*self.group.targets, *self.group.wanted):
             if value.role != "last":
                 storage.setdefault(value, Storage("buffer", value))
@@ -172,6 +173,11 @@ class _Scheduler(Expansion):
             if alias is not None:
                 storage[value] = replace(place, buffer=alias.buffer, shift=(alias.dim, alias.offset))
         return storage, own
+
+    def private(self, axes: Iterable[Axis]) -> int:
+        """How many programs compute a value over these axes alike; 0 where it is spread over them."""
+        alike = self.placement.exchanged and not any(map(self.placement.spread, axes))
+        return self.placement.programs if alike else 0
 
     def scans(self) -> Iterable[FlatScan]:
         def go(scans: Iterable[FlatScan]) -> Iterable[FlatScan]:

@@ -326,6 +326,8 @@ def _over_programs(steps: Steps, request: Request, rows: int) -> Iterator[Placem
     exact = request.numerics.precision == "ieee" and not _halves(group)
     # Blocks of operands that are read again in every step: what a warp's registers hold beside the sums.
     wide = 64 if _halves(group) else 32
+    # Tensor cores take sixteen rows; exact products take registers for each.
+    rows = max(1, rows >> max(0, request.lean - 1)) if exact else rows
     ints = {c: n for c, n in axes.extents.items() if isinstance(n, int)}
     for block in sorted({request.block or 16, min(request.block or 16, max(1, power_of_two(extent) // 4))}):
         programs = -(-extent // block)

@@ -30,7 +30,10 @@ def _map(equation: Any, depth: int, prepare: Any) -> Run:
     def run(context: Any, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         sizes, live = context.sizes, context.live
         maximum = sizes.maximum(size)
-        if body.reads_live(context):
+        if not body.reads_live(context):
+            # Nothing inside asks for it, and it has not the dims of what stands there.
+            live = None
+        else:
             mask = sizes.mask(size)
             if mask is None and maximum == 0:
                 mask = torch.zeros((*(1,) * depth, 0), dtype=torch.bool, device=sizes.device)

@@ -27,8 +27,10 @@ from .test_kernel_planning import CELLS, graphs
 
 Items = list[Stage | Loop | Barrier]
 
-STEPS = 3
-"""How often loops run: each half of a double buffer is written again."""
+STEPS = (3, 3)
+"""How often loops run, and loops inside of them: each half of a double buffer is written again."""
+RUNS = (STEPS, (0, 0), (3, 0))
+"""Loops may also run not at all."""
 LISTS = 3
 """How long lists are."""
 
@@ -71,7 +73,7 @@ def barriers(items: Iterable[Any]) -> list[Barrier]:
 # --- a run in thought -------------------------------------------------------------------------------------------------
 
 Element = tuple[Any, ...]
-"""A buffer, the half of it, indices."""
+"""A buffer, the half of it, the program whose own copy it is, indices."""
 
 
 @dataclass
@@ -99,8 +101,8 @@ class Run:
         conflicts: what is not in order.
     """
 
-    def __init__(self, tree: Tree, placement: Placement, without: Barrier | None = None):
-        self.tree, self.placement, self.without = tree, placement, without
+    def __init__(self, tree: Tree, placement: Placement, without: Barrier | None = None, steps: Sequence[int] = STEPS):
+        self.tree, self.placement, self.without, self.steps, self.depth = tree, placement, without, steps, 0
         self.position: dict[Axis, int] = {}
         self.halves: dict[FlatScan, tuple[int, int]] = {}
         self.touched: dict[Element, Touched] = {}
@@ -130,14 +132,16 @@ class Run:
                 self.touched = {}
 
     def loop(self, loop: Loop) -> None:
-        scan = loop.scan
+        scan, steps = loop.scan, self.steps[self.depth]
         self.halves[scan] = (0, 0)
         self.items(loop.initial)
-        for step in range(STEPS):
-            self.position[loop.axis] = STEPS - 1 - step if loop.reverse else step
+        self.depth += 1
+        for step in range(steps):
+            self.position[loop.axis] = steps - 1 - step if loop.reverse else step
             self.halves[scan] = (step % 2, 1 - step % 2)
             self.items(loop.items)
-        self.halves[scan] = (STEPS % 2, STEPS % 2)
+        self.depth -= 1
+        self.halves[scan] = (steps % 2, steps % 2)
 
     # --- a stage ------------------------------------------------------------------------------------------------------
 
@@ -152,7 +156,8 @@ class Run:
             for store in stores:
                 if self.buffer(store) is not None:
                     axes = frozenset().union(*(index.axes for index in store.indices))
-                    if program == 0 or any(self.placement.spread(axis) for axis in axes):
+                    own = self.tree.storage[store.value].private or any(map(self.placement.spread, axes))
+                    if program == 0 or own:
                         writes |= self.elements(store.value, store.indices, axes, program, store.following)
             self.note(reads & writes, "read and written in one stage")
             for element, write in itertools.chain(((e, False) for e in reads), ((e, True) for e in writes)):
@@ -207,7 +212,7 @@ class Run:
                 index.insert(len(storage.step.levels), self.position[storage.step.level.axis])
             if storage.kind == "buffer" and storage.shift is not None:
                 index[storage.shift[0]] += storage.shift[1]
-            found.add((storage.buffer, half, *index))
+            found.add((storage.buffer, half, program if storage.private else None, *index))
         return found
 
     def range(self, axis: Axis, program: int) -> Iterable[int]:
@@ -243,10 +248,12 @@ class Run:
 def check(tree: Tree, placement: Placement) -> int:
     """Assert that a tree's barriers are enough and that each is needed; how many there are."""
     found = barriers(tree.items)
-    conflicts = Run(tree, placement).conflicts
-    assert not conflicts, conflicts[0]
+    for steps in RUNS:
+        conflicts = Run(tree, placement, steps=steps).conflicts
+        assert not conflicts, f"{steps} steps: {conflicts[0]}"
     for number, barrier in enumerate(found):
-        assert Run(tree, placement, barrier).conflicts, f"barrier {number} ({barrier.kind}) orders nothing"
+        needed = any(Run(tree, placement, barrier, steps).conflicts for steps in RUNS)
+        assert needed, f"barrier {number} ({barrier.kind}) orders nothing"
     return len(found)
 
 

@@ -547,7 +547,8 @@ class KernelWriter(ReductionWriter):
             used = union((alive, tile, before))
             tile = Tile(f"tl.where({alive.at(used)}, {tile.at(used)}, {before.at(used)})", used)
         stored = (BYTES[value.dtype], *self.times(axes))
-        if self.placement.programs > 1 and not any(a.role == "own" and self.placement.spread(a) for a in axes):
+        spread = any(a.role == "own" and self.placement.spread(a) for a in axes)
+        if self.placement.programs > 1 and not spread and not storage.private:
             stored = stored[:-1]
             # What all programs compute alike is stored by one. The mask is made a tile: a scalar does not combine with
             # one.

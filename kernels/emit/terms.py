@@ -220,16 +220,17 @@ class TermWriter(AxisWriter):
             return self.pointer("buffer", buffer), self.offset(indices, buffer.dims)
         buffer = storage.buffer
         dims = stored(buffer.dims, self.flat)
-        extent = (2, *dims) if storage.parity is not None else dims
-        pointer = self.pointer("scratch", buffer, extent=tuple(extent), written=True)
+        halves, copies = (2,) if storage.parity is not None else (), (storage.private,) if storage.private else ()
+        pointer = self.pointer("scratch", buffer, extent=(*halves, *copies, *dims), written=True)
         offset = self.offset(indices, buffer.dims)
-        if storage.parity is None:
+        current, after = ("0", "0") if storage.parity is None else self.halves[storage.parity]
+        copy = after if following else current
+        if storage.private:
+            program = "tl.program_id(1)"
+            copy = f"{program}.to(tl.int64)" if copy == "0" else f"({copy} * {storage.private} + {program})"
+        if copy == "0":
             return pointer, offset
-        current, after = self.halves[storage.parity]
-        half = after if following else current
-        if half == "0":
-            return pointer, offset
-        factors = [half, *(self.size(n) for n in dims if n != 1)]
+        factors = [copy, *(self.size(n) for n in dims if n != 1)]
         return pointer, combine("+", Tile(" * ".join(factors)), offset)
 
     def reduce(self, term: Expression) -> Tile:
