@@ -114,6 +114,7 @@ class _Estimate:
         self.held: set[Expression] = set()
         self.kept = 0
         self.waiting = 0
+        self.looping: set[Axis] = set()
 
     def result(self) -> Estimate:
         seconds = self.items(self.tree.items, ())
@@ -175,6 +176,7 @@ class _Estimate:
 
     def stage(self, stage: Stage, loops: tuple[Loop, ...]) -> float:
         blocks = prod(self.blocks(a) for a in stage.axes)
+        self.looping = {a for a in stage.axes if self.blocks(a) > 1}
         terms: dict[Expression, None] = {}
         todo = [root.expression for root in stage.roots]
         while todo:
@@ -237,7 +239,8 @@ class _Estimate:
                 together = min(looped, max(1, room // max(words, 1)))
                 iterations += blocks * (-(-looped // together) - 1)
                 self.waiting = max(self.waiting, (looped - 1) * words)
-                self.staged = max(self.staged, 4 * words * together)
+                # A loop around them is pipelined: of all that it loads there are two copies then.
+                self.staged = max(self.staged, 8 * words * looped if self.looping else 4 * words * together)
         else:
             # Of what a loop of blocks loads there are two copies: one is filled while the other is used.
             self.staged = max(self.staged, sum(2 * 4 * n for n in operands.values()))
@@ -263,7 +266,10 @@ class _Estimate:
             storage = self.tree.storage[value]
             if storage.kind == "register" or storage.buffer in self.written:
                 return False
-        return self.placement.resident or not self.looped(term)
+        if not self.looped(term):
+            return True
+        # What varies with a loop of blocks is not held from one step to the next.
+        return self.placement.resident and self.looping.isdisjoint(term.axes)
 
     def looped(self, term: Expression) -> bool:
         wide = [a for a in term.axes if self.placement.block(a) > 1 and a.role in ("own", "reduced")]

@@ -330,3 +330,17 @@ def test_a_loop_over_an_unknown_size_is_no_program():
     cut = "\n".join(line for line in COUNT.splitlines() if "split" not in line)
     with pytest.raises(VerificationError, match="the size segment in size of scan is bound by nothing"):
         verify(parse(cut), "the test")
+
+
+def test_packed_products_of_two_ranks():
+    """Two products of a step are taken in parts, a vector and a matrix: each law's note counts its own."""
+
+    def step(carry, x):
+        h, m = carry
+        i, f = ff.chunk(ff.concat(h, x) @ ff.param((4, 4), "W"), 2)
+        return ff.tanh(i) * ff.sigmoid(f), ff.tanh((m @ ff.param((2, 3), "V"))[:, :2])
+
+    graph = trace_entry("ranks", ff.scan(step, init=(ff.zeros(2), ff.zeros(1, 2))), [ff.Seq(ff.f32[2])]).graph
+    notes = [n.detail for n in compiled(graph).forward.notes if isinstance(n, Firing) and " of f32[" in n.detail]
+    assert any("2 parts of f32[4]" in note for note in notes), notes
+    assert any("1 part of f32[1, 3]" in note for note in notes), notes

@@ -135,9 +135,10 @@ def _unpacked(body: Lambda, loop: Equation, scope: Scope) -> Lambda:
             members = _packed(e, axis, captured, made, use, reach, steady, scope)
             if members is not None:
                 done.update(members)
-                for cut in {u for v in members for u in use.get(v, ()) if u is not None and u.op == "slice"}:
-                    replace[cut] = (axis, members)
-                scope.fired(SLICE, e, f"{len({_interval(c, axis) for c in replace})} parts of {e.output.type}")
+                cuts = {u for v in members for u in use.get(v, ()) if u is not None and u.op == "slice"}
+                replace.update((cut, (axis, members)) for cut in cuts)
+                count = len({_interval(cut, axis) for cut in cuts})
+                scope.fired(SLICE, e, f"{count} part{'s' * (count != 1)} of {e.output.type}")
                 break
     if not replace:
         return body
