@@ -452,6 +452,10 @@ def _sized(steps: Steps, placement: Placement, request: Request) -> Proposal:
     if request.lean:
         early, waiting = placement.early >> request.lean, placement.waiting >> request.lean
         placement = replace(placement, early=early, waiting=waiting)
+    count = steps.group.rows
+    if count and all(isinstance(n, int) for n in count):
+        # Where there is one row, no index says which it is.
+        placement = replace(placement, rows=min(placement.rows, power_of_two(prod(count))))
     least = _fewest_rows(steps.group, placement, request)
     while True:
         tree = steps.tree(placement)

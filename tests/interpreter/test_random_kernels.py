@@ -32,8 +32,9 @@ FOUND = {
     301004: "a loop that varies with the rows by the length of a list inside of it only",
     301371: "an index that is a loop's own number",
     400873: "a choice in a map where nobody asks which rows are live",
-    401579: "parts of packed products of two ranks, counted together",
     401021: "a loop of no steps between a first carry and the last one",
+    401579: "parts of packed products of two ranks, counted together",
+    402392: "a list whose length varies with the one row that there is",
 }
 """Seeds that once failed, and on what."""
 
