@@ -301,6 +301,9 @@ class Expansion:
             return None
         if any(self.axis_class(value, d) in place.grid for d in range(len(value.dims))):
             return None
+        lists = any(not isinstance(n, int) for n in value.dims[len(self.rows) :])
+        if lists and not place.spacious:
+            return None
         found = [s for s, axis in enumerate(reduced) if axis.axis_class in place.grid]
         if len(found) != 1:
             return None

@@ -40,6 +40,7 @@ class Placement:
         exchanged: whether these programs need one another (the class is cut): then they meet at grid barriers.
         partial: whether a reduction over an axis that is spread is taken in each program first, and these then exchange
             one number each; otherwise each program reduces all elements, which are exchanged.
+        spacious: whether the batch is so small that every program may have a list of its own in the memory of a launch.
         resident: whether what a loop reads in every step is loaded before it.
         warps, stages: launch options.
         unrolled: whether the blocks of reduced axes are written out one after another, so that what is resident can be
@@ -59,6 +60,7 @@ class Placement:
     programs: int = 1
     exchanged: bool = False
     partial: bool = False
+    spacious: bool = True
     resident: bool = False
     warps: int = 4
     stages: int = 2

@@ -79,7 +79,8 @@ class _Scheduler(Expansion):
     def serves(self, placement: Placement) -> bool:
         """Whether the roots are those of another placement too."""
         own = self.placement
-        if (own.grid, own.programs, own.partial) != (placement.grid, placement.programs, placement.partial):
+        form = lambda p: (p.grid, p.programs, p.partial, p.spacious)
+        if form(own) != form(placement):
             return False
         return all(
             (own.whole(a), own.once(a), own.spread(a)) == (placement.whole(a), placement.once(a), placement.spread(a))
@@ -176,8 +177,8 @@ class _Scheduler(Expansion):
 
     def private(self, axes: Iterable[Axis]) -> int:
         """How many programs compute a value over these axes alike; 0 where it is spread over them."""
-        alike = self.placement.exchanged and not any(map(self.placement.spread, axes))
-        return self.placement.programs if alike else 0
+        alike = not any(map(self.placement.spread, axes))
+        return self.placement.programs if alike and self.placement.exchanged and self.placement.spacious else 0
 
     def scans(self) -> Iterable[FlatScan]:
         def go(scans: Iterable[FlatScan]) -> Iterable[FlatScan]:

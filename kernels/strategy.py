@@ -353,6 +353,7 @@ def _over_programs(steps: Steps, request: Request, rows: int) -> Iterator[Placem
                 grid=frozenset((spread, *companions)),
                 programs=programs,
                 exchanged=True,
+                spacious=request.rows <= BATCHES[-1],
                 waiting=waiting,
             )
 

@@ -336,6 +336,20 @@ def test_programs_exchange_numbers_of_what_they_sum() -> None:
         assert all(value.dims[1:] == (256,) for value in exchanged if value.dtype == "bf16")
 
 
+def test_lists_of_every_program_are_for_small_batches() -> None:
+    """What all programs compute alike, and what they contribute to sums, is a list for each of them where rows are
+    few."""
+    parts = partition(flatten(graphs(*CELLS["attention_decoder"](256), operands="bf16").forward))
+    (group,) = (s.group for s in parts.steps if isinstance(s, KernelStep) and s.group.scans)
+    for rows, spacious in ((32, True), (128, True), (8192, False)):
+        (proposal, *_) = PROPOSALS["cooperative"](Steps(parts, group), Request(rows=rows), 16)
+        (made,) = proposal.trees
+        scratch = [place for place in made.storage.values() if place.kind == "scratch"]
+        assert any(place.private for place in scratch) == spacious
+        contributed = [place.buffer.dims[1:] for place in scratch]
+        assert ((Named("S"), proposal.placement.programs) in contributed) == spacious
+
+
 def test_independent_units_never_meet() -> None:
     n = 64
     compiled = graphs(ff.scan(recurrences.indrnn(n, n), init=ff.zeros(n)), ff.Seq(ff.f32[n]))
