@@ -189,7 +189,11 @@ def layer_norm(eps: float = 1e-5, name: str | None = None) -> Layer:
     Returns:
         A layer: array [..., n] → array [..., n]; lifts over lists. Parameters ``weight`` (ones) and ``bias`` (zeros)
             [n].
+
+    Raises:
+        StructureError: `eps` is no number.
     """
+    _settings("layer_norm()", eps)
 
     def on_array(x: Any) -> Any:
         if isinstance(x, Unknown):
@@ -203,6 +207,12 @@ def layer_norm(eps: float = 1e-5, name: str | None = None) -> Layer:
     return layer
 
 
+def _settings(call: str, eps: Any) -> None:
+    """Refuse what is no number where a layer is made: what it is applied to, most likely."""
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)):
+        raise StructureError(f"eps is a number; got {eps!r}. {call} makes a layer, which is then applied: {call}(x)")
+
+
 def normalise(x: Any, axis: Any, eps: float) -> Any:
     """An array with the mean taken away and divided by the standard deviation along axes."""
     centred = words.subtract(x, words.mean(x, axis=axis, keepdims=True))
@@ -211,7 +221,12 @@ def normalise(x: Any, axis: Any, eps: float) -> Any:
 
 
 def rms_norm(eps: float = 1e-6, name: str | None = None) -> Layer:
-    """Divide the last axis by its root mean square, then scale (Zhang & Sennrich 2019). Parameter ``weight`` (ones)."""
+    """Divide the last axis by its root mean square, then scale (Zhang & Sennrich 2019). Parameter ``weight`` (ones).
+
+    Raises:
+        StructureError: `eps` is no number.
+    """
+    _settings("rms_norm()", eps)
 
     def on_array(x: Any) -> Any:
         if isinstance(x, Unknown):
@@ -233,8 +248,12 @@ def group_norm(groups: int, eps: float = 1e-5, name: str | None = None) -> Layer
             (zeros).
 
     Raises:
+        StructureError: `eps` is no number.
         ShapeError: the channels do not divide into the groups.
     """
+    _settings("group_norm(groups)", eps)
+    if not isinstance(groups, int) or groups < 1:
+        raise ShapeError(f"group_norm: the number of groups is 1 or more; got {groups!r}")
 
     def apply(x: Any) -> Any:
         x = plain(x)
@@ -244,8 +263,6 @@ def group_norm(groups: int, eps: float = 1e-5, name: str | None = None) -> Layer
         if not isinstance(content, TracedArray) or len(content.shape) != 1:
             raise StructureError(f"group_norm takes channels, or a grid of them; got {show(type_of(x))}")
         channels = content.shape[0]
-        if not isinstance(groups, int) or groups < 1:
-            raise ShapeError(f"group_norm: the number of groups is 1 or more; got {groups!r}")
         if channels % groups:
             raise ShapeError(f"group_norm: {channels} channels do not divide into {groups} groups")
         layer.weight.settle((channels,))

@@ -161,3 +161,9 @@ def seed_of_a_float():
 def record_without_taps():
     net = model(ff.f32[3])
     return net.record(torch.ones(2, 3))  # here
+
+
+@mistake(ff.StructureError, "eps is a number; got <traced f32[4]>", "layer_norm()(x)")
+def a_layer_made_of_its_argument():
+    step = lambda h, x: ff.tanh(ff.layer_norm(h + x))  # here
+    return ff.compile(ff.scan(step, init=ff.zeros(4)), ff.Seq(ff.f32[4]))
