@@ -202,6 +202,9 @@ def answers(monkeypatch):
     given = {"all": FITS}
     every = lambda plans, patience: {k.kernel.key: given["all"] for p in plans for k in p.kernels}
     monkeypatch.setattr(kernel_report, "resources", every)
+    # Those that are planned in the place of one that spills.
+    again = lambda kernels, targets, *rest: {(k, target): given["all"] for k in kernels for target in targets}
+    monkeypatch.setattr(kernel_report, "compile_many", again)
     return given
 
 
