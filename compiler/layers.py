@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -193,7 +194,7 @@ def layer_norm(eps: float = 1e-5, name: str | None = None) -> Layer:
     Raises:
         StructureError: `eps` is no number.
     """
-    _settings("layer_norm()", eps)
+    _check_epsilon("layer_norm()", eps)
 
     def on_array(x: Any) -> Any:
         if isinstance(x, Unknown):
@@ -207,9 +208,9 @@ def layer_norm(eps: float = 1e-5, name: str | None = None) -> Layer:
     return layer
 
 
-def _settings(call: str, eps: Any) -> None:
+def _check_epsilon(call: str, eps: Any) -> None:
     """Refuse what is no number where a layer is made: what it is applied to, most likely."""
-    if isinstance(eps, bool) or not isinstance(eps, (int, float)):
+    if isinstance(eps, bool) or not isinstance(eps, Real):
         raise StructureError(f"eps is a number; got {eps!r}. {call} makes a layer, which is then applied: {call}(x)")
 
 
@@ -226,7 +227,7 @@ def rms_norm(eps: float = 1e-6, name: str | None = None) -> Layer:
     Raises:
         StructureError: `eps` is no number.
     """
-    _settings("rms_norm()", eps)
+    _check_epsilon("rms_norm()", eps)
 
     def on_array(x: Any) -> Any:
         if isinstance(x, Unknown):
@@ -249,11 +250,14 @@ def group_norm(groups: int, eps: float = 1e-5, name: str | None = None) -> Layer
 
     Raises:
         StructureError: `eps` is no number.
-        ShapeError: the channels do not divide into the groups.
+        ShapeError: `groups` is no whole number from 1 on; the channels do not divide into the groups.
     """
-    _settings("group_norm(groups)", eps)
+    _check_epsilon("group_norm(groups)", eps)
     if not isinstance(groups, int) or groups < 1:
-        raise ShapeError(f"group_norm: the number of groups is 1 or more; got {groups!r}")
+        raise ShapeError(
+            f"group_norm: the number of groups is 1 or more; got {groups!r}. group_norm(groups) makes a layer, which "
+            "is then applied: group_norm(groups)(x)"
+        )
 
     def apply(x: Any) -> Any:
         x = plain(x)

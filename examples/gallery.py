@@ -50,8 +50,8 @@ packages ([`data.py`](../examples/data.py)), and training is a plain torch loop
 are held out here; `data.py` says which.
 
 `make gallery` runs them all and writes this page from what they measured, whether or not the baseline was beaten. Seeds
-are fixed, yet sums are rounded otherwise on another processor, and training magnifies that: on two machines most figures
-differed by less than a point, the attention decoder's by seven.
+are fixed, yet sums are rounded otherwise on another processor, and training magnifies that: on two machines most
+figures differed by less than a point, the attention decoder's by seven.
 """
 
 

@@ -17,6 +17,8 @@ from .flat import FlatScan, FlatValue
 from .loop_tree import Barrier, Loop, Stage, Storage, Tree
 from .placement import Placement
 
+ALONE = (0, 0)
+"""The owner of what no other program touches."""
 STEPS = ((0, 0), (1, 1), (2, 2), (3, 3), (1, 0), (2, 0), (3, 0))
 """The numbers of steps that loops are run in thought, and loops inside of them: every pairing of halves occurs, and
 that a loop runs not at all."""
@@ -30,7 +32,8 @@ class Access:
         value, storage: what is accessed.
         write: whether it is written.
         owner: what tells the program whose elements are touched: the dimension that lies on the programs, and how many
-            of its elements each has; None where elements of several are. Accesses with one owner are of one program.
+            of its elements each has; `ALONE` where no other program has the value; None where elements of several are
+            touched. Accesses of one owner are of one program.
         steps: per index, the loop whose step it is, None where it is another index.
         following: whether it is the next value of a carry.
     """
@@ -63,7 +66,7 @@ def accesses(tree: Tree, placement: Placement, stage: Stage) -> list[Access]:
 
     def owner(indices: tuple[Expression, ...], storage: Storage) -> tuple[int, int] | None:
         if not placement.grid or storage.private:
-            return (0, 0)
+            return ALONE
         for d, i in enumerate(indices):
             if i.axis is not None and i.axis.role == "own" and placement.spread(i.axis):
                 return d, placement.block(i.axis)
@@ -203,7 +206,8 @@ def place_barriers(tree: Tree, placement: Placement) -> None:
         ['Barrier', 'Stage']
     """
     before: dict[Stage, str] = {}
-    runs = STEPS if any(isinstance(i, Loop) for loop in tree.loops() for i in loop.items) else STEPS[:4]
+    nested = any(isinstance(item, Loop) for loop in tree.loops() for item in loop.items)
+    runs = [steps for steps in STEPS if nested or steps[0] == steps[1]]
     for steps in runs:
         while (found := _Run(tree, placement, before, steps).missing()) is not None:
             stage, kind = found

@@ -337,32 +337,39 @@ def _contracted_extents(e: Any) -> list[Dimension]:
 REDUCED["contract"] = _contracted_extents
 
 
-def _axis_reduction(operation: str) -> Element:
-    def reduction(arena: Arena, e: Any, indices: Any, operand: Operand, reduced: Any) -> Expression:
-        axes, rest, over = e.attributes["axes"], iter(indices), iter(reduced)
-        rank = len(e.inputs[0].type.shape)
-        at = [arena.axis(next(over)) if d in axes else next(rest) for d in range(rank)]
-        value = operand(0, at)
-        return arena.reduce(operation, reduced, (value,), _dtype(e)) if reduced else value
-
-    return reduction
+REDUCTIONS = {
+    "reduce_sum": "sum", "reduce_max": "max", "reduce_min": "min", "reduce_prod": "prod", "sum_of_squares": "sum",
+}  # fmt: skip
+"""Equations that reduce axes of an array, and what they reduce by."""
+JOINED = {"sum": "add", "max": "maximum", "min": "minimum", "prod": "mul"}
+"""What joins two parts of a reduction."""
 
 
-for _name in ("sum", "max", "min", "prod"):
-    ELEMENTS[f"reduce_{_name}"] = _axis_reduction(_name)
-    REDUCED[f"reduce_{_name}"] = lambda e: [e.inputs[0].type.shape[d] for d in e.attributes["axes"]]
+def _along(arena: Arena, e: Any, indices: Sequence[Expression], reduced: Sequence[Axis]) -> list[Expression]:
+    """The indices of an element that is reduced."""
+    rest, over = iter(indices), iter(reduced)
+    return [arena.axis(next(over)) if d in e.attributes["axes"] else next(rest) for d in range(_rank(e))]
 
 
-@element("sum_of_squares")
+def _rank(e: Any) -> int:
+    return len(e.inputs[0].type.shape)
+
+
+def _axis_reduction(arena: Arena, e: Any, indices: Any, operand: Operand, reduced: Any) -> Expression:
+    value = operand(0, _along(arena, e, indices, reduced))
+    return arena.reduce(REDUCTIONS[e.op], reduced, (value,), _dtype(e)) if reduced else value
+
+
 def _sum_of_squares(arena: Arena, e: Any, indices: Any, operand: Operand, reduced: Any) -> Expression:
     # An operation of the kernels' own, see `sums`: of distances from a number that the elements share.
-    axes, rest, over = e.attributes["axes"], iter(indices), iter(reduced)
-    at = [arena.axis(next(over)) if d in axes else next(rest) for d in range(len(e.inputs[0].type.shape))]
-    distance = arena.make("sub", (operand(0, at), operand(1, indices)), None, _dtype(e))
+    value = operand(0, _along(arena, e, indices, reduced))
+    distance = arena.make("sub", (value, operand(1, indices)), None, _dtype(e))
     return arena.reduce("sum", reduced, (arena.make("mul", (distance, distance), None, _dtype(e)),), _dtype(e))
 
 
-REDUCED["sum_of_squares"] = REDUCED["reduce_sum"]
+for _name in REDUCTIONS:
+    ELEMENTS[_name] = _sum_of_squares if _name == "sum_of_squares" else _axis_reduction
+    REDUCED[_name] = lambda e: [e.inputs[0].type.shape[d] for d in e.attributes["axes"]]
 
 
 @element("argmax")

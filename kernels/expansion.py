@@ -15,13 +15,13 @@ from itertools import product
 from math import prod
 
 from .axes import Axes
-from .elements import ELEMENTS
+from .elements import ELEMENTS, JOINED, REDUCTIONS
 from .expressions import Arena, Axis, Dimension, Expression
 from .flat import FlatEquation, FlatScan, FlatValue, Level, Reference, Unsupported, rounds
 from .groups import Group
 from .loop_tree import Root, Store
 from .operations import HALVES
-from .parts import JOINED, REDUCTIONS, Parts, packs
+from .parts import Parts, packs
 from .placement import PROGRAM, Placement
 
 FREE = frozenset(
@@ -263,9 +263,8 @@ class Expansion:
 
             def operand(j: int, own: Sequence[Expression]) -> Expression:
                 reference = item.operands[j]
-                outer = [level_index[x] if x in level_index else self.index_of(x) for x in reference.lead]
                 own = [self.arena.plus(i, first.get(i.axis, 0)) for i in own]
-                return self.at(reference.value, (*outer, *own), inside)
+                return self.at(reference.value, self.indices_of(reference, level_index, own), inside)
 
             return ELEMENTS[operation](self.arena, equation, list(indices[lead:]), operand, reduced)
 
@@ -276,6 +275,12 @@ class Expansion:
             parts = self.around_their_mean(parts, count)
         join = JOINED[REDUCTIONS.get(equation.op, "sum")]
         return reduce(lambda x, y: self.arena.make(join, (x, y), None, value.dtype), parts)
+
+    def indices_of(
+        self, reference: Reference, levels: Mapping[Level, Expression], own: Sequence[Expression]
+    ) -> tuple[Expression, ...]:
+        """The indices of an element of an operand: of the levels of what reads it, and its own."""
+        return (*(levels[x] if x in levels else self.index_of(x) for x in reference.lead), *own)
 
     def reduced_axes(self, item: FlatEquation, value: FlatValue) -> tuple[list[Axis], list[range]]:
         """The axes that an equation reduces over, and where the parts of each begin: a packed axis has several."""
@@ -318,8 +323,10 @@ class Expansion:
         count = self.share(value)
         if count is not None:
             # The sum of squares in a program is that around the mean there (see `sums`).
-            around = self.at(item.operands[1].value, indices)
-            total = self.contribution(item.operands[2].value, indices, program)
+            levels, own = dict(zip(value.lead, indices)), indices[len(value.lead) :]
+            around, total = (self.indices_of(reference, levels, own) for reference in item.operands[1:])
+            around = self.at(item.operands[1].value, around)
+            total = self.contribution(item.operands[2].value, total, program)
             size = self.arena.number(float(count), value.dtype)
             distance = make("sub", (make("div", (total, size), None, value.dtype), around), None, value.dtype)
             square = make("mul", (distance, distance), None, value.dtype)

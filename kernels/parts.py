@@ -11,15 +11,9 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 
 from .axes import Axes
+from .elements import REDUCTIONS
 from .expressions import Arena, Dimension, Expression
 from .flat import FlatEquation, FlatScan, FlatValue, Item
-
-REDUCTIONS = {
-    "reduce_sum": "sum", "reduce_max": "max", "reduce_min": "min", "reduce_prod": "prod", "sum_of_squares": "sum",
-}  # fmt: skip
-"""Equations that reduce axes of an array, and what they reduce by."""
-JOINED = {"sum": "add", "max": "maximum", "min": "minimum", "prod": "mul"}
-"""What joins two parts of a reduction."""
 
 
 def equations(items: Iterable[Item]) -> Iterable[FlatEquation]:
@@ -155,4 +149,4 @@ class Parts:
         return [self.part(value, dict(chosen)) for chosen in product(*places)] if places else [value]
 
 
-__all__ = ["JOINED", "REDUCTIONS", "Parts", "cut_classes", "cut_reductions", "packs"]
+__all__ = ["Parts", "cut_classes", "cut_reductions", "packs"]

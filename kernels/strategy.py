@@ -450,9 +450,8 @@ def _spread(group: Group, axes: Axes, allowed: set[int]) -> int | None:
 def _sized(steps: Steps, placement: Placement, request: Request) -> Proposal:
     """A placement whose tiles are as large as a program can hold: blocks are halved, the largest first; and the number
     of warps that its tiles want."""
-    if request.lean:
-        early, waiting = placement.early >> request.lean, placement.waiting >> request.lean
-        placement = replace(placement, early=early, waiting=waiting)
+    early, waiting = placement.early >> request.lean, placement.waiting >> request.lean
+    placement = replace(placement, early=early, waiting=waiting)
     count = steps.group.rows
     if count and all(isinstance(n, int) for n in count):
         # Where there is one row, no index says which it is.

@@ -8,7 +8,7 @@ earlier sum only scales or moves what is summed, the programs need not wait for 
 
 for s and u that are alike for all i. In the second, p is a program, n_p the number of its elements and m_p their mean
 (Chan, Golub and LeVeque, *Updating formulae and a pairwise algorithm for computing sample variances*, 1979); u need not
-be known until the programs have met. It becomes the operation `sum_of_squares`, which the scheduler takes apart so.
+be known until the programs have met. It becomes the operation `sum_of_squares`, which `expansion` takes apart so.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ import numpy as np
 from ..compiler.ir import Equation, Value
 from ..compiler.types import ListType
 from .axes import Axes
-from .elements import ELEMENTWISE, reduced_extents, uniform_constant
+from .elements import ELEMENTWISE, REDUCTIONS, reduced_extents, uniform_constant
 from .flat import FlatEquation, FlatScan, FlatValue, Item, Reference
-from .parts import REDUCTIONS
 
 TERMS = 8
 """The most sums that one becomes."""
@@ -64,9 +63,12 @@ class _Sums:
         self.items: list[Item] = []
         self.depths: dict[FlatValue, int] = {}
         self.sums: dict[tuple, Reference] = {}
+        self.uniform: dict[tuple, bool] = {}
 
     def scan(self, scan: FlatScan) -> FlatScan:
-        around, self.items = self.items, []
+        # A sum that a loop takes is not there behind it.
+        around, known = self.items, self.sums
+        self.items, self.sums = [], dict(known)
         initial = tuple(map(self.reference, scan.initial))
         for item in scan.items:
             if isinstance(item, FlatScan):
@@ -82,7 +84,7 @@ class _Sums:
             emitted=tuple(map(self.reference, scan.emitted)),
             items=tuple(self.items),
         )
-        self.items = around
+        self.items, self.sums = around, known
         return made
 
     def reference(self, reference: Reference) -> Reference:
@@ -149,7 +151,7 @@ class _Sums:
         return self.emit(item, "sum_of_squares", [x, self.number(item, u), self.sum_of(item, x)], axes=axes)
 
     def terms(self, elements: Reference, axes: Sequence[int]) -> list[_Term]:
-        """What is summed as terms that wait for less."""
+        """What is summed as terms that wait for less; where these are more than `TERMS`, some of them."""
         if self.alike(elements, axes):
             return [_Term(None, (("mul", elements),))]
         item = self.within(elements, ("add", "sub", "neg", "mul", "div")) if self.depth(elements) else None
@@ -160,8 +162,11 @@ class _Sums:
             return [term.times("neg") for term in self.terms(operands[0], axes)]
         left, right = operands
         if op in ("add", "sub"):
+            first = self.terms(left, axes)
+            if len(first) > TERMS:
+                return first
             second = self.terms(right, axes)
-            return [*self.terms(left, axes), *(second if op == "add" else [term.times("neg") for term in second])]
+            return [*first, *(second if op == "add" else [term.times("neg") for term in second])]
         if self.alike(right, axes):
             return [term.times(op, right) for term in self.terms(left, axes)]
         if op == "mul" and self.alike(left, axes):
@@ -176,6 +181,12 @@ class _Sums:
 
     def alike(self, reference: Reference, axes: Sequence[int]) -> bool:
         """Whether all elements along these axes are one number."""
+        key = (reference, tuple(axes))
+        if key not in self.uniform:
+            self.uniform[key] = self._alike(reference, axes)
+        return self.uniform[key]
+
+    def _alike(self, reference: Reference, axes: Sequence[int]) -> bool:
         maker = reference.value.maker
         shape = reference.value.dims[len(reference.lead) :]
         if all(shape[d] == 1 for d in axes):

@@ -132,7 +132,7 @@ class Run:
                 self.touched = {}
 
     def loop(self, loop: Loop) -> None:
-        scan, steps = loop.scan, self.steps[self.depth]
+        scan, steps = loop.scan, self.steps[min(self.depth, 1)]
         self.halves[scan] = (0, 0)
         self.items(loop.initial)
         self.depth += 1

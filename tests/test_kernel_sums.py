@@ -11,8 +11,8 @@ import pytest
 
 import foldfuse as ff
 from foldfuse.kernels.axes import analyse
+from foldfuse.kernels.elements import REDUCTIONS
 from foldfuse.kernels.flat import FlatEquation, FlatScan, FlatValue, flatten
-from foldfuse.kernels.parts import REDUCTIONS
 from foldfuse.kernels.sums import with_independent_sums
 
 from .test_kernel_elements import elements
@@ -150,9 +150,50 @@ def random_step(seed: int) -> Step:
     return step
 
 
-@pytest.mark.parametrize("seed", range(40))
+SEEDS = range(40)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_random_steps(seed: int) -> None:
     scan = scan_of(random_step(seed))
     made = rewritten(scan)
     assert waits(made) <= waits(scan)
     agree(scan, made)
+
+
+def test_many_random_steps_wait_for_fewer() -> None:
+    scans = [scan_of(random_step(seed)) for seed in SEEDS]
+    assert sum(waits(rewritten(scan)) < waits(scan) for scan in scans) >= len(SEEDS) // 4
+
+
+def test_a_sum_of_very_many_terms_stays_one() -> None:
+    """Its terms double with every line."""
+
+    def step(h: Any, x: Any) -> Any:
+        y = h * ff.sum(h * x)
+        for i in range(30):
+            y = (y + h * i) - (y * 0.5 + x * y * 0.0 + h)
+        return ff.tanh(h + ff.sum(y))
+
+    scan = scan_of(step)
+    agree(scan, rewritten(scan))
+
+
+def test_a_sum_inside_of_a_loop_is_not_used_behind_it() -> None:
+    """The loop inside may run not at all, and what it sums is not there then."""
+
+    def program(xs: Any, ys: Any) -> Any:
+        def outer(h: Any, x: Any) -> Any:
+            v = ff.tanh(h + x)
+            inner = ff.fold(lambda s, y: ff.tanh(s + ff.sum(v * ff.sum(v * s) + s * y)) * ff.tanh(v), init=h)(ys)
+            return ff.tanh(inner + ff.sum(v * ff.sum(v * inner)))
+
+        return ff.scan(outer, init=ff.zeros(WIDTH))(xs)
+
+    graph = graphs(program, ff.Seq(ff.f32[WIDTH], "T"), ff.Seq(ff.f32, "S")).forward
+    (scan,) = (item for item in flatten(graph).items if isinstance(item, FlatScan))
+    made = rewritten(scan)
+    (inside,) = (item for item in made.items if isinstance(item, FlatScan))
+    hidden = {item.output for item in inside.items}
+    read = {r.value for item in made.items if isinstance(item, FlatEquation) for r in item.operands}
+    assert any(item.equation.op == "reduce_sum" for item in inside.items) and not read & hidden

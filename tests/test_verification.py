@@ -97,6 +97,12 @@ def test_a_wrong_oracle(monkeypatch):
     assert wrong(rows) == {*VALUES, DIFFERENCES}, rows
 
 
+def test_a_slope_that_is_no_number(monkeypatch):
+    """Where the oracle overflows beside the point that is tried, the comparison fails: it is no error of 0."""
+    monkeypatch.setattr("foldfuse.runtime.verification._Comparison._difference_error", lambda *given: float("nan"))
+    assert wrong(verify(small(8))) == {DIFFERENCES}
+
+
 def test_a_wrong_law(monkeypatch):
     right = module.normalise
 

@@ -532,8 +532,7 @@ class KernelWriter(ReductionWriter):
             key = ("buffer", storage.buffer)
             self.pointers[key] = replace(self.pointers[key], written=True)
         axes = {a for i in store.indices for a in i.axes}
-        # Where there is one row, no index tells it from those that only fill the tile.
-        mask = self.mask_of(axes if any(a.role == "row" for a in axes) else axes.union(self.tree.rows))
+        mask = self.mask_of(axes)
         if storage.kind == "buffer":
             for live in (self.row_mask, alive):
                 if live is not None and (mask is None or live.text not in mask.text):

@@ -26,12 +26,15 @@ from .hooks import Access, InstrumentError, installed
 from .kernel_harness import attention_decoder, model_of, named, shortened, traced
 from .poison import poisoned_empty
 from .schedules import Deadlock, shuffled_schedules
+from .test_sizes import lstms
 
 SEEDS = range(3)
 STEPS = {
     "lstm": shortened(named("recurrences.lstm.scan")),
     "gru": shortened(named("recurrences.gru_first.scan")),
     "layer_norm_lstm": shortened(named("recurrences.layer_norm_lstm.scan")),
+    # Its programs have as many columns each: their sums of squares are around their own means.
+    "layer_norm_lstm_of_six": shortened(lstms(6, norm=True)[0]),
     "attention_decoder": attention_decoder(5),
 }
 REQUESTS = {
