@@ -25,7 +25,7 @@ from torch import Tensor
 
 from foldfuse.compiler.sizes import Named
 from foldfuse.kernels.kernel import Argument, Kernel, Tiles
-from foldfuse.kernels.strategy import Request
+from foldfuse.kernels.request import Request
 from foldfuse.runtime import compat, fused
 from foldfuse.runtime.launch import Launcher
 

@@ -13,8 +13,8 @@ import time
 from collections.abc import Sequence
 
 import foldfuse as ff
+from foldfuse.kernels.request import Request
 from foldfuse.kernels.resources import compile_many
-from foldfuse.kernels.strategy import Request
 from foldfuse.runtime import fused
 
 from . import report

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 from .barriers import written_values
 from .expressions import Axis, Expression, subterms
 from .loop_tree import Barrier, Loop, Stage, Tree
 from .operations import BYTES, HALVES
 from .placement import Placement
+from .request import Request
 from .targets import Target
 
 REGISTERS = 64
@@ -93,13 +93,13 @@ class Estimate:
         return ""
 
 
-def estimate(tree: Tree, placement: Placement, request: Any) -> Estimate:
-    """The estimate of a loop tree under a placement, for `strategy.Request`."""
+def estimate(tree: Tree, placement: Placement, request: Request) -> Estimate:
+    """The estimate of a loop tree under a placement, for a request."""
     return _Estimate(tree, placement, request).result()
 
 
 class _Estimate:
-    def __init__(self, tree: Tree, placement: Placement, request: Any):
+    def __init__(self, tree: Tree, placement: Placement, request: Request):
         self.tree, self.placement = tree, placement
         self.request = request
         self.chip: Target = request.chip

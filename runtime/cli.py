@@ -21,7 +21,7 @@ from torch import nn
 
 from ..compiler.errors import FoldfuseError
 from ..compiler.expression import Expression
-from ..kernels.strategy import STRATEGIES
+from ..kernels.request import STRATEGIES
 from ..kernels.targets import TARGETS
 from . import kernel_report
 from .call_precision import PRECISIONS

@@ -26,7 +26,8 @@ from ..kernels.flat import FlatOpaque, FlatProgram, FlatScan, FlatValue, Unsuppo
 from ..kernels.groups import Group
 from ..kernels.kernel import Kernel
 from ..kernels.partition import EvaluatorStep, KernelStep, Partition, evaluated, partition
-from ..kernels.strategy import LEANEST, Choice, Request, plan_kernel, typical_rows
+from ..kernels.request import LEANEST, Request, typical_rows
+from ..kernels.strategy import Choice, plan_kernel
 from ..kernels.targets import TARGETS, Target, target
 from . import compat, eager, stepwise
 from .call_precision import tf32_chosen

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ..compiler.errors import DerivativeError, Source
 from ..compiler.ir import Lambda
 from ..kernels.kernel import Kernel, Tiles
-from ..kernels.strategy import Request
+from ..kernels.request import Request
 from . import fused
 from .executable import Executable
 from .recording import record

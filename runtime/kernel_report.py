@@ -13,8 +13,8 @@ from typing import Any
 
 from ..compiler.sizes import Size
 from ..kernels.kernel import Kernel, Tiles
+from ..kernels.request import Request
 from ..kernels.resources import Resources, compile_many, violations
-from ..kernels.strategy import Request
 from . import fused
 from .kernel_plan import Evaluated, KernelRecord, Planned, tiles_text
 from .report import place, table, times

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from ..kernels.strategy import STRATEGIES
+from ..kernels.request import STRATEGIES
 from . import compat
 from .module import Model
 from .verification import VALUES, Row, verify_kernels

@@ -25,7 +25,7 @@ from ..compiler.text import show
 from ..compiler.types import DTYPES, DType, f64
 from ..compiler.values import Traced
 from ..kernels.emit import Numerics
-from ..kernels.strategy import STRATEGIES, Request, typical_rows
+from ..kernels.request import STRATEGIES, Request, typical_rows
 from . import autograd, eager, fused, kernel_plan, kernel_report, oracle, report, warmup
 from .binding import bind, unbind
 from .call_precision import PRECISIONS, Precision, declared, in_precision, precision_of, tf32_chosen

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..compiler.errors import DerivativeError, EmptyError, FoldfuseError, IndexRangeError, LaunchError, WindowError
 from ..compiler.records import RECORDS, Primitive
-from ..kernels.strategy import Request
+from ..kernels.request import Request
 from . import fused
 from .forest import Forest
 from .launch import counts

@@ -21,7 +21,7 @@ from foldfuse.compiler.pipeline import compile_graph
 from foldfuse.compiler.sizes import ROWS_OF, TIMES_OF, flat_size, total_of
 from foldfuse.compiler.types import f64
 from foldfuse.kernels.emit import Numerics
-from foldfuse.kernels.strategy import Request
+from foldfuse.kernels.request import Request
 from foldfuse.runtime import fused
 from foldfuse.runtime.layout import flat_sizes
 

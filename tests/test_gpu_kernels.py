@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import foldfuse as ff
-from foldfuse.kernels.strategy import STRATEGIES, Request
+from foldfuse.kernels.request import STRATEGIES, Request
 from foldfuse.runtime import fused
 from foldfuse.runtime.launch import counts
 
@@ -155,7 +155,7 @@ def test_the_device_is_that_of_the_tensors():
 RACES = """
 import torch
 from tests.test_gpu_kernels import model_of
-from foldfuse.kernels.strategy import Request
+from foldfuse.kernels.request import Request
 from foldfuse.runtime import fused
 for strategy in ("streamed", "cooperative"):
     with fused.requested(Request(target=fused.target_of(torch.device("cuda")).name, force=strategy)):

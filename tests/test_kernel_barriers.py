@@ -20,7 +20,8 @@ from foldfuse.kernels.groups import Group
 from foldfuse.kernels.loop_tree import Barrier, Loop, Stage, Store, Tree
 from foldfuse.kernels.partition import KernelStep, Partition, partition
 from foldfuse.kernels.placement import Placement
-from foldfuse.kernels.strategy import PROPOSALS, STRATEGIES, Request, Steps
+from foldfuse.kernels.proposals import PROPOSALS, Steps
+from foldfuse.kernels.request import STRATEGIES, Request
 
 from .programs import PROGRAMS
 from .test_kernel_planning import CELLS, graphs

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from foldfuse.kernels.kernel import Kernel
-from foldfuse.kernels.strategy import Request
+from foldfuse.kernels.request import Request
 from foldfuse.runtime import fused
 
 from .golden import check_golden

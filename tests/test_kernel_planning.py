@@ -20,7 +20,8 @@ from foldfuse.kernels.barriers import needs_grid
 from foldfuse.kernels.flat import FlatOpaque, FlatScan, FlatValue, Item, Unsupported, flatten
 from foldfuse.kernels.loop_tree import Barrier, Loop, Tree
 from foldfuse.kernels.partition import KernelStep, partition
-from foldfuse.kernels.strategy import PROPOSALS, STRATEGIES, Proposal, Request, Steps, typical_rows
+from foldfuse.kernels.proposals import PROPOSALS, Proposal, Steps
+from foldfuse.kernels.request import STRATEGIES, Request, typical_rows
 from foldfuse.runtime import fused
 
 from .programs import PROGRAMS, recurrences
@@ -506,7 +507,7 @@ def test_planning_needs_no_triton() -> None:
 import sys
 sys.modules["triton"] = None
 import foldfuse as ff
-from foldfuse.kernels.strategy import Request
+from foldfuse.kernels.request import Request
 from foldfuse.kernels.targets import TARGETS
 from foldfuse.runtime import fused
 

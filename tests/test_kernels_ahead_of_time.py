@@ -26,8 +26,8 @@ if not __package__:
 from foldfuse.compiler.pipeline import Compiled
 from foldfuse.kernels.emit import Numerics
 from foldfuse.kernels.kernel import Kernel
+from foldfuse.kernels.request import Request, typical_rows
 from foldfuse.kernels.resources import Resources, compile_many, violations
-from foldfuse.kernels.strategy import Request, typical_rows
 from foldfuse.kernels.targets import target
 from foldfuse.runtime import fused
 

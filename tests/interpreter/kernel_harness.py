@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 import foldfuse as ff
 from foldfuse.kernels.kernel import Kernel
-from foldfuse.kernels.strategy import Request
+from foldfuse.kernels.request import Request
 from foldfuse.runtime import eager, fused
 
 from .. import harness

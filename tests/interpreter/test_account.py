@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from foldfuse.kernels.kernel import Kernel, total
-from foldfuse.kernels.strategy import Request
+from foldfuse.kernels.request import Request
 from foldfuse.runtime import fused
 from foldfuse.runtime.launch import launch
 

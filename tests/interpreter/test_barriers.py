@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from foldfuse.kernels.kernel import Kernel
-from foldfuse.kernels.strategy import Request
+from foldfuse.kernels.request import Request
 from foldfuse.runtime import fused
 from foldfuse.runtime.launch import launch
 

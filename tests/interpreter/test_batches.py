@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import foldfuse as ff
-from foldfuse.kernels.strategy import BATCHES, Request
+from foldfuse.kernels.request import BATCHES, Request
 from foldfuse.runtime import launch as launching
 from foldfuse.runtime.launch import counts
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import foldfuse as ff
-from foldfuse.kernels.strategy import Request
+from foldfuse.kernels.request import Request
 from foldfuse.runtime import fused
 from foldfuse.runtime.launch import counts
 

@@ -14,7 +14,7 @@ import pytest
 
 import foldfuse as ff
 from foldfuse.kernels.kernel import Kernel
-from foldfuse.kernels.strategy import Request
+from foldfuse.kernels.request import Request
 
 from ..programs import Program
 from ..programs.record import floats

@@ -11,7 +11,7 @@ import torch
 
 import foldfuse as ff
 from foldfuse.kernels.expansion import Expansion
-from foldfuse.kernels.strategy import Request
+from foldfuse.kernels.request import Request
 
 from ..programs import Program
 from ..programs.record import floats

@@ -9,7 +9,7 @@ import torch
 from torch.nn.utils.rnn import pack_sequence
 
 import foldfuse as ff
-from foldfuse.kernels.strategy import Request
+from foldfuse.kernels.request import Request
 from foldfuse.runtime import fused, warmup
 from foldfuse.runtime.launch import Counts, counts
 
