@@ -12,6 +12,7 @@ import torch
 import foldfuse as ff
 from foldfuse.kernels.expansion import Expansion
 from foldfuse.kernels.request import Request
+from foldfuse.runtime.fused import Fused
 
 from ..programs import Program
 from ..programs.record import floats
@@ -23,10 +24,13 @@ REQUEST = Request(force="cooperative", block=2)
 
 def together(program: Program, lengths: tuple[int, ...], **options: Any) -> int:
     """Assert that a program agrees; how often a sum of squares was taken around a program's own mean."""
+    trace = agrees_under(program, REQUEST, len(set(lengths)) > 1, lengths, **options)
+    assert not trace.evaluated and all(kernel.cooperative for kernel in trace.scans)
     usual = Expansion.around_their_mean
     with mock.patch.object(Expansion, "around_their_mean", autospec=True, side_effect=usual) as own:
-        trace = agrees_under(program, REQUEST, len(set(lengths)) > 1, lengths, **options)
-    assert not trace.evaluated and all(kernel.cooperative for kernel in trace.scans)
+        # Planned once more: the plans that ran may have been made before, and kept.
+        again = [Fused(graph.program, REQUEST, graph.ragged) for graph in trace.graphs]
+    assert [k.kernel.key for graph in again for k in graph.kernels] == [kernel.key for kernel in trace.kernels]
     return own.call_count
 
 
