@@ -23,11 +23,11 @@ from foldfuse.kernels.flat import FlatEquation, FlatScan, FlatValue, Item, Level
 from foldfuse.kernels.groups import Group, members
 from foldfuse.kernels.partition import KernelStep, partition
 
+from .cells import CELLS, graphs
 from .programs import PROGRAMS
 from .random_programs import generate
 from .random_properties import compiled
 from .random_terms import Choices
-from .test_kernel_planning import CELLS, graphs
 
 WIDTH = 8
 

@@ -23,8 +23,8 @@ from foldfuse.kernels.placement import Placement
 from foldfuse.kernels.proposals import PROPOSALS, Steps
 from foldfuse.kernels.request import STRATEGIES, Request
 
+from .cells import CELLS, graphs
 from .programs import PROGRAMS
-from .test_kernel_planning import CELLS, graphs
 
 Items = list[Stage | Loop | Barrier]
 

@@ -11,8 +11,8 @@ from foldfuse.kernels.kernel import Kernel
 from foldfuse.kernels.request import Request
 from foldfuse.runtime import fused
 
+from .cells import CELLS, graphs
 from .golden import check_golden
-from .test_kernel_planning import CELLS, graphs
 
 TEXTS = {
     "lstm_resident_forward": ("lstm", 16, "resident", "forward"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,10 +12,7 @@ import pytest
 import foldfuse as ff
 from foldfuse.compiler.errors import StrategyError
 from foldfuse.compiler.ir import Graph
-from foldfuse.compiler.pipeline import Compiled, compile_graph
-from foldfuse.compiler.program import trace_entry
 from foldfuse.compiler.sizes import Named
-from foldfuse.compiler.types import DTYPES
 from foldfuse.kernels.barriers import needs_grid
 from foldfuse.kernels.flat import FlatOpaque, FlatScan, FlatValue, Item, Unsupported, flatten
 from foldfuse.kernels.loop_tree import Barrier, Loop, Tree
@@ -24,71 +21,8 @@ from foldfuse.kernels.proposals import PROPOSALS, Proposal, Steps
 from foldfuse.kernels.request import STRATEGIES, Request, typical_rows
 from foldfuse.runtime import fused
 
+from .cells import CELLS, graphs
 from .programs import PROGRAMS, recurrences
-
-
-def graphs(expression: Any, *types: Any, operands: str | None = None, memory: str = "auto") -> Compiled:
-    """The optimised graphs of an expression, in float32.
-
-    Arguments:
-        expression, types: as `ff.compile` takes them.
-        operands: the dtype that contractions round their operands to.
-        memory: the residual choice.
-    """
-    graph = trace_entry("main", expression, types).graph
-    needs = [value.type.dtype.is_float for value in graph.body.parameters]
-    return compile_graph(graph, needs, memory=memory, operand_dtype=DTYPES[operands] if operands else None)
-
-
-def attention_decoder(width: int) -> tuple[Any, ...]:
-    """A decoder after Luong, Pham and Manning (2015): each step attends to a list that stands beside the loop."""
-    W, Q = ff.param((3 * width, width), "W"), ff.param((width, width), "Q")
-
-    def decode(keys: Any, xs: Any) -> Any:
-        def step(carry: Any, x: Any) -> Any:
-            h, seen = carry
-            h = ff.tanh(ff.concat(h, seen, x) @ W)
-            query = h @ Q
-            weights = ff.softmax(ff.map(lambda key: ff.sum(key * query))(keys))
-            seen = ff.sum(weights * keys)
-            return (h, seen), seen
-
-        return ff.scan(step, init=recurrences.rest(width))(xs)
-
-    return decode, ff.Seq(ff.f32[width], "S"), ff.Seq(ff.f32[width], "T")
-
-
-def _network(step: Callable[[int, int], Any], init: Callable[[int], Any]) -> Callable[[int], tuple[Any, ...]]:
-    return lambda n: (ff.scan(step(n, n), init=init(n)), ff.Seq(ff.f32[n]))
-
-
-def _memory(step: Callable[..., Any], *more: Sequence[int]) -> Callable[[int], tuple[Any, ...]]:
-    """A recurrence whose carry is a square matrix, over queries, keys, values and what else the step takes."""
-
-    def cell(n: int) -> tuple[Any, ...]:
-        types = [ff.Seq(ff.f32[n] if shape else ff.f32, "T") for shape in ((n,), (n,), (n,), *more)]
-        return lambda *lists: ff.scan(step, init=ff.zeros(n, n))(ff.zip(*lists)), *types
-
-    return cell
-
-
-def _heads(n: int, count: int = 4) -> tuple[Any, ...]:
-    step = recurrences.heads_matmul(count, n // count, n)
-    return ff.scan(step, init=(ff.zeros(count, n // count), ff.zeros(count, n // count))), ff.Seq(ff.f32[n])
-
-
-CELLS: dict[str, Callable[[int], tuple[Any, ...]]] = {
-    "lstm": _network(recurrences.lstm, recurrences.rest),
-    "gru": _network(recurrences.gru, ff.zeros),
-    "layer_norm_lstm": _network(lambda n, d: recurrences.lstm(n, d, norm=ff.layer_norm), recurrences.rest),
-    "heads": _heads,
-    "gru_first": _network(recurrences.gru_first, ff.zeros),
-    "delta_rule": _memory(recurrences.delta_rule, ()),
-    "linear_attention": _memory(recurrences.attend),
-    "attention_decoder": attention_decoder,
-}
-"""Recurrences by name: of a width, what `ff.compile` takes."""
-
 
 # --- the flat program -------------------------------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ from foldfuse.kernels.elements import REDUCTIONS
 from foldfuse.kernels.flat import FlatEquation, FlatScan, FlatValue, flatten
 from foldfuse.kernels.sums import with_independent_sums
 
+from .cells import graphs
 from .test_kernel_elements import elements
-from .test_kernel_planning import graphs
 
 WIDTH = 6
 Step = Callable[[Any, Any], Any]
