@@ -65,10 +65,11 @@ def accesses(tree: Tree, placement: Placement, stage: Stage) -> list[Access]:
         return tuple(i.axis if i.axis is not None and i.axis.role == "step" else None for i in indices)
 
     def owner(indices: tuple[Expression, ...], storage: Storage) -> tuple[int, int] | None:
-        if not placement.grid or storage.private:
+        # Programs of other elements of a separate axis touch none of these.
+        if not placement.grid or 1 in dict(storage.private):
             return ALONE
         for d, i in enumerate(indices):
-            if i.axis is not None and i.axis.role == "own" and placement.spread(i.axis):
+            if i.axis is not None and placement.spread(i.axis) and not placement.separates(i.axis):
                 return d, placement.block(i.axis)
         return None
 

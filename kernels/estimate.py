@@ -26,7 +26,7 @@ MARGIN = 30
 LEANER = 40
 """How many more are left free each time that a kernel was found to spill."""
 FEWEST_WARPS, MOST_WARPS = 4, 8
-"""Of a program. One that was found to spill gets the most: twice the registers for the same tiles."""
+"""Of a program. One that was found to spill gets the most, where these have more registers for the same tiles."""
 EXACT_REGISTERS = 80
 """Registers of a thread that a product in exact precision takes beside its operands and sums."""
 EXACT_TILE = 16 * 32 * 32
@@ -66,9 +66,9 @@ class Estimate:
     exact: int
     step: float
 
-    def registers(self, warps: int) -> int:
+    def registers(self, warps: int, chip: Target) -> int:
         """Registers of a thread."""
-        threads = 32 * warps
+        threads = chip.warp_size * warps
         early, waiting = self.placement.early, self.placement.waiting
         ahead = min(self.early // threads, 2 * early) + min(self.waiting // threads, waiting)
         return REGISTERS + self.live // threads + ahead + EXACT_REGISTERS * (self.exact > 0)
@@ -79,7 +79,7 @@ class Estimate:
 
     def fits(self, chip: Target, warps: int = MOST_WARPS) -> bool:
         """Whether so many warps have registers for the tiles."""
-        return self.registers(warps) <= chip.registers_per_thread - self.margin
+        return self.registers(warps, chip) <= chip.thread_registers(warps) - self.margin
 
     def lacks(self, chip: Target) -> str:
         """What the chip has not enough of; empty where a program fits."""
@@ -87,7 +87,8 @@ class Estimate:
             return f"its weights and tiles are about {self.shared:,} bytes of shared memory, of {chip.shared_memory:,}"
         warps = self.warps(chip)
         if not self.fits(chip, warps):
-            return f"its tiles are about {self.registers(warps)} registers a thread, of {chip.registers_per_thread}"
+            most = chip.thread_registers(warps)
+            return f"its tiles are about {self.registers(warps, chip)} registers a thread, of {most}"
         if self.exact > EXACT_TILE:
             return "its products in exact precision are larger than registers hold"
         return ""
@@ -121,6 +122,8 @@ class _Estimate:
         loops = [i for i in self.tree.items if isinstance(i, Loop)]
         carried = sum(self.tile(self.tree.own[c]) for loop in self.tree.loops() for c in loop.registers)
         step = sum(self.items(loop.items, (loop,)) for loop in loops) if loops else seconds
+        # Where few threads may have all registers, more of them have no more.
+        fewest, most = (warps * self.chip.thread_registers(warps) for warps in (FEWEST_WARPS, MOST_WARPS))
         return Estimate(
             self.resident + self.staged,
             self.live + carried + self.kept,
@@ -128,7 +131,7 @@ class _Estimate:
             self.waiting,
             self.placement,
             MARGIN + LEANER * self.request.lean,
-            MOST_WARPS if self.request.lean else FEWEST_WARPS,
+            MOST_WARPS if self.request.lean and most > fewest else FEWEST_WARPS,
             self.largest[0],
             self.largest[1],
             self.exact,
@@ -251,9 +254,7 @@ class _Estimate:
         if not isinstance(axis.extent, int):
             return 4
         count = -(-axis.extent // self.placement.block(axis))
-        if axis.role == "own" and self.placement.spread(axis):
-            return -(-count // self.placement.programs)
-        return count
+        return -(-count // self.placement.sharers(axis))
 
     def repeats(self, axes: Iterable[Axis], stage: Stage) -> int:
         return prod(self.blocks(a) for a in axes if a.role == "reduced" and a not in stage.axes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import prod
 
 from .expressions import Arena, Axis, Dimension, Expression
 from .flat import FlatScan, FlatValue
@@ -20,17 +21,15 @@ class Storage:
 
     Attributes:
         kind: "register" (a tile that its program keeps), "buffer" (a value of the program, `value`'s own or, where a
-            scan
-            emits it, the list of it), "scratch" (memory of the launch).
+            scan emits it, the list of it), "scratch" (memory of the launch).
         buffer: the value whose memory it is; of scratch, the value itself.
         parity: the loop whose step says which of two halves of a scratch is meant: what one step writes, another
-            program
-            may still read.
+            program may still read.
         step: of an emitted value, the loop whose index stands behind the rows.
         delayed: of a carry, whose next value goes to the other half.
         shift: of a part of a larger buffer, the dimension along which it lies and where it begins.
-        private: of scratch that all programs of a tile of rows compute alike, how many these are: each has a copy of
-            its own, and need not meet the others to read it. 0 where they share it.
+        private: of scratch that programs of a tile of rows compute alike, along which axes of the grid, and how many
+            these are along each: every one has a copy of its own, and need not meet the others to read it.
     """
 
     kind: str
@@ -39,7 +38,12 @@ class Storage:
     step: FlatScan | None = None
     delayed: bool = False
     shift: tuple[int, int] | None = None
-    private: int = 0
+    private: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def copies(self) -> int:
+        """How many copies there are of it."""
+        return prod(count for _, count in self.private)
 
 
 @dataclass(frozen=True)

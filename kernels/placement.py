@@ -1,12 +1,13 @@
 """Placements: which axis of a loop tree is tiled how.
 
 A placement maps the rows to tiles, each axis that a stage computes over to one block or a loop of blocks, each axis
-that is reduced likewise, and at most one axis class to the programs of the grid.
+that is reduced likewise, and at most two axis classes to the programs of the grid: one whose elements need one another,
+and one whose elements never meet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .expressions import Axis
@@ -37,6 +38,8 @@ class Placement:
         reduced: per axis class, the block in which matrix products run over it; `summed`, that of other reductions.
         grid: the axis classes whose blocks are spread over the programs that share a tile of rows; no value has two.
         programs: over how many.
+        separate: a class whose elements never meet: each has programs of its own, along the third axis of the grid.
+        groups: how many elements that class has.
         exchanged: whether these programs need one another (the class is cut): then they meet at grid barriers.
         partial: whether a reduction over an axis that is spread is taken in each program first, and these then exchange
             one number each; otherwise each program reduces all elements, which are exchanged.
@@ -58,6 +61,8 @@ class Placement:
     summed: Mapping[int, int] = field(default_factory=dict)
     grid: frozenset[int] = frozenset()
     programs: int = 1
+    separate: int | None = None
+    groups: int = 1
     exchanged: bool = False
     partial: bool = False
     spacious: bool = True
@@ -84,7 +89,22 @@ class Placement:
 
     def spread(self, axis: Axis) -> bool:
         """Whether the blocks of an axis lie on the programs of the grid: of two that a value has, the first do."""
-        return axis.axis_class in self.grid and axis.slot == 0 and axis.role == "own"
+        return axis.slot == 0 and axis.role == "own" and (axis.axis_class in self.grid or self.separates(axis))
+
+    def separates(self, axis: Axis) -> bool:
+        """Whether each element of an axis has programs of its own."""
+        return self.separate is not None and axis.axis_class == self.separate
+
+    def sharers(self, axis: Axis) -> int:
+        """Over how many programs an axis is spread."""
+        return (self.groups if self.separates(axis) else self.programs) if self.spread(axis) else 1
+
+    def alike(self, axes: Iterable[Axis]) -> dict[int, int]:
+        """Along which axes of the grid the programs that share a tile of rows compute a value over these axes alike,
+        and how many these are."""
+        spread = {self.separates(axis) for axis in axes if self.spread(axis)}
+        counts = {1: self.programs if False not in spread else 1, 2: self.groups if True not in spread else 1}
+        return {axis: count for axis, count in counts.items() if count > 1}
 
     def once(self, axis: Axis) -> bool:
         """Whether a program handles an axis without a loop of blocks."""
@@ -92,8 +112,8 @@ class Placement:
             return True
         if not isinstance(axis.extent, int):
             return False
-        if axis.role == "own" and self.spread(axis):
-            return self.block(axis) * self.programs >= axis.extent
+        if self.spread(axis):
+            return self.block(axis) * self.sharers(axis) >= axis.extent
         return self.block(axis) >= axis.extent
 
     def whole(self, axis: Axis) -> bool:

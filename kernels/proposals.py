@@ -38,7 +38,8 @@ class Proposal:
 
     def turns(self, request: Request) -> int:
         """How often a multiprocessor runs a program for a batch, one after another."""
-        programs = -(-request.rows // self.placement.rows) * self.placement.programs * len(self.trees)
+        place = self.placement
+        programs = -(-request.rows // place.rows) * place.programs * place.groups * len(self.trees)
         return -(-programs // request.chip.multiprocessors)
 
     def seconds(self, request: Request) -> float:
@@ -52,10 +53,11 @@ class Steps:
     Attributes:
         group: what is computed.
         axes: its axis classes.
+        alone: whether nothing else is computed on the grid.
     """
 
-    def __init__(self, parts: Partition, group: Group):
-        self.parts, self.group = parts, group
+    def __init__(self, parts: Partition, group: Group, alone: bool = True):
+        self.parts, self.group, self.alone = parts, group, alone
         self.axes = analyse(members(group))
         self._builder = Builder(group, self.axes, parts.aliases, parts.over)
 
@@ -68,7 +70,8 @@ class Steps:
     @cached_property
     def narrowed(self) -> Steps:
         """With carries that a step only rounds carried rounded too."""
-        return Steps(self.parts, replace(self.group, scans=tuple(map(with_rounded_carries, self.group.scans))))
+        scans = tuple(map(with_rounded_carries, self.group.scans))
+        return Steps(self.parts, replace(self.group, scans=scans), self.alone)
 
     @cached_property
     def apart(self) -> Steps | None:
@@ -77,14 +80,21 @@ class Steps:
         if self.spread is None or not cut_reductions(scans, self.axes, {self.spread}):
             return None
         over = cut_classes(scans, self.axes, {self.spread})
-        return Steps(
-            self.parts, replace(self.group, scans=tuple(with_independent_sums(x, self.axes, over) for x in scans))
-        )
+        scans = tuple(with_independent_sums(scan, self.axes, over) for scan in scans)
+        return Steps(self.parts, replace(self.group, scans=scans), self.alone)
 
     @cached_property
     def spread(self) -> int | None:
         """The class of the largest dimension of the carries."""
         return _spread(self.group, self.axes, set(self.axes.extents))
+
+    @cached_property
+    def separate(self) -> int | None:
+        """The class that numbers products of matrices which never meet, such as heads; None where there is no such, or
+        where others stand beside it on the grid, or values are stored that lack it."""
+        own = [{self.axes.of(value, d) for d in range(len(value.dims))} for value in self.group.targets]
+        found = _batched(self.group, self.axes) & self.axes.free() - {self.spread}
+        return _spread(self.group, self.axes, set.intersection(found, *own)) if self.alone else None
 
 
 # --- strategies -------------------------------------------------------------------------------------------------------
@@ -113,7 +123,7 @@ def _streamed(steps: Steps, request: Request, rows: int) -> Iterator[Proposal]:
         reduced = {c: min(block, 32) for c in blocks} if exact else blocks
         own = {**blocks, **dict.fromkeys(_batched(group, axes), 1)}
         placement = Placement("streamed", rows=rows, own=own, reduced=reduced, summed=_summed(axes, request))
-        yield _sized(steps, placement, request)
+        yield _sized(steps, replace(placement, **_separated(steps)), request)
 
 
 def _cooperative(steps: Steps, request: Request, rows: int) -> Iterator[Proposal]:
@@ -145,8 +155,11 @@ def _over_programs(steps: Steps, request: Request, rows: int) -> Iterator[Placem
     # Tensor cores take sixteen rows; exact products take registers for each.
     rows = max(1, rows >> max(0, request.lean - 1)) if exact else rows
     ints = {c: n for c, n in axes.extents.items() if isinstance(n, int)}
+    separated = _separated(steps)
     for block in sorted({request.block or 16, min(request.block or 16, max(1, power_of_two(extent) // 4))}):
         programs = -(-extent // block)
+        if programs * separated.get("groups", 1) > request.chip.multiprocessors:
+            separated = {}
         if programs > request.chip.multiprocessors:
             continue
         own = {**dict.fromkeys(_batched(group, axes) - {spread}, 1), spread: block}
@@ -171,7 +184,14 @@ def _over_programs(steps: Steps, request: Request, rows: int) -> Iterator[Placem
                 exchanged=True,
                 spacious=request.rows <= BATCHES[-1],
                 waiting=waiting,
+                **separated,
             )
+
+
+def _separated(steps: Steps) -> dict[str, int]:
+    """What of a placement gives each element of a separate class programs of its own."""
+    number = steps.separate
+    return {} if number is None else {"separate": number, "groups": steps.axes.extents[number]}
 
 
 SUMMED = 512

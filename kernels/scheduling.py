@@ -79,7 +79,7 @@ class _Scheduler(Expansion):
     def serves(self, placement: Placement) -> bool:
         """Whether the roots are those of another placement too."""
         own = self.placement
-        form = lambda p: (p.grid, p.programs, p.partial, p.spacious)
+        form = lambda p: (p.grid, p.programs, p.separate, p.groups, p.partial, p.spacious)
         if form(own) != form(placement):
             return False
         return all(
@@ -141,13 +141,14 @@ class _Scheduler(Expansion):
                 elif self.in_registers(axes, uses):
                     storage[carry] = storage[last] = Storage("register")
                 else:
-                    private = self.private(axes)
+                    private = self.copies(axes)
                     storage[carry] = Storage("scratch", carry, parity=scan, delayed=True, private=private)
                     storage[last] = Storage("scratch", carry, parity=scan, private=private)
             for output in scan.outputs:
                 if self.block_of.get(output) is not None and output in loads:
                     # A list inside a step: its own steps write it, later stages of the outer step read it.
-                    storage[output] = Storage("scratch", output, parity=self.block_of[output])
+                    groups = self.copies(self.own_axes(output, len(self.rows)), programs=False)
+                    storage[output] = Storage("scratch", output, parity=self.block_of[output], private=groups)
                 elif output in self.group.wanted:
                     storage[output] = Storage("buffer", output)
         for value in self.kept:
@@ -157,13 +158,13 @@ class _Scheduler(Expansion):
             if scan is not None and self.in_registers(axes, loads.get(value, set())):
                 storage[value] = Storage("register")
                 continue
-            emitted = self.emitted_as(scan, value) if scan is not None else None
+            emitted = self.emitted_as(scan, value) if scan is not None and 2 not in dict(self.copies(axes)) else None
             if emitted is not None:
                 storage[value] = Storage("buffer", emitted, step=scan)
             elif scan is None and value in self.group.targets:
                 storage[value] = Storage("buffer", value)
             else:
-                storage[value] = Storage("scratch", value, parity=scan, private=self.private(axes))
+                storage[value] = Storage("scratch", value, parity=scan, private=self.copies(axes))
         for value in (*self.group.targets, *self.group.wanted):
             if value.role != "last":
                 storage.setdefault(value, Storage("buffer", value))
@@ -175,10 +176,11 @@ class _Scheduler(Expansion):
                 storage[value] = replace(place, buffer=alias.buffer, shift=(alias.dim, alias.offset))
         return storage, own
 
-    def private(self, axes: Iterable[Axis]) -> int:
-        """How many programs compute a value over these axes alike; 0 where it is spread over them."""
-        alike = not any(map(self.placement.spread, axes))
-        return self.placement.programs if alike and self.placement.exchanged and self.placement.spacious else 0
+    def copies(self, axes: Iterable[Axis], programs: bool = True) -> tuple[tuple[int, int], ...]:
+        """Along which axes of the grid, and for how many, each program has a copy of what it computes alike over these
+        axes: always where programs never meet, and where they do if there is room for it."""
+        programs = programs and self.placement.exchanged and self.placement.spacious
+        return tuple((axis, count) for axis, count in self.placement.alike(axes).items() if axis == 2 or programs)
 
     def scans(self) -> Iterable[FlatScan]:
         def go(scans: Iterable[FlatScan]) -> Iterable[FlatScan]:

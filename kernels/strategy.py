@@ -78,7 +78,8 @@ def header(
 
 def _scan(parts: Partition, group: Group, request: Request) -> tuple[Proposal, str]:
     chip, found, refused = request.chip, {}, {}
-    steps = [Steps(parts, replace(group, scans=(scan,))) for scan in group.scans]
+    alone = len(group.scans) == 1
+    steps = [Steps(parts, replace(group, scans=(scan,)), alone) for scan in group.scans]
     wanted = (request.force,) if request.force else STRATEGIES
     if request.force and not request.strict:
         wanted += tuple(n for n in ("streamed", "resident") if n != request.force)

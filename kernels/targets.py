@@ -70,6 +70,10 @@ class Target:
     barrier: float
     launch: float
 
+    def thread_registers(self, warps: int) -> int:
+        """The registers that each thread of a program of so many warps may have."""
+        return min(self.registers_per_thread, self.registers // (warps * self.warp_size))
+
 
 def _rates(half: float, tf32: float, f32: float, f64: float) -> Mapping[str, float]:
     return MappingProxyType(

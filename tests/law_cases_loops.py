@@ -176,6 +176,40 @@ def other_sizes(p):
 # --- contractions -----------------------------------------------------------------------------------------------------
 
 
+@fires("contraction along an axis of one element")
+def matrix_of_one_row(p):
+    """What ``(x[:, None, :] @ U)[:, 0, :]`` is, a product for each head; on the right too, and through casts."""
+    U, V = p.array(2, 3, 4, name="U"), p.array(4, 3, name="V")
+
+    def body(b, x):
+        heads = b("reshape", b("slice", x, starts=(0,), stops=(2,), strides=(1,)), shape=(2, 1))
+        x = b("concatenate", heads, heads, heads, axis=1)
+        row = b("cast", b("reshape", x, shape=(2, 1, 3)), dtype=f64, pinned=True)
+        product = b("reshape", b("contract", row, U, spec="aik,akj->aij"), shape=(2, 4))
+        column = b("reshape", b("reduce_sum", x, axes=(0,)), shape=(3, 1, 1))
+        return [product, b("reshape", b("contract", V, column, spec="jk,kio->oji"), shape=(4,))]
+
+    return mapped(p, body)
+
+
+@stays("contraction along an axis of one element")
+def matrices_of_one_row(p):
+    """Both have the axis, it was there before, the reshapes do more than to add and to take it away, or it is read."""
+    W = p.array(1, 1, WIDTH, name="W")
+
+    def body(b, x):
+        row = b("reshape", x, shape=(1, WIDTH))
+        both = b("contract", row, row, spec="ik,ik->i")
+        before = b("contract", W, x, spec="ijk,k->ij")
+        split = b("reshape", b("concatenate", x, x, axis=0), shape=(WIDTH, 2, 1))
+        other = b("reshape", b("contract", split, x, spec="kjo,k->jo"), shape=(1, 2))
+        read = b("contract", row, b("add", x, x), spec="ik,k->i")
+        single = [b("reshape", value, shape=()) for value in (both, before, read)]
+        return [*single, other, b("tanh", read)]
+
+    return mapped(p, body)
+
+
 @fires("contraction of a concatenation")
 def joined_carry_and_element(p):
     W = p.array(W2, WIDTH, name="W")

@@ -18,6 +18,7 @@ LAWS: tuple[Law, ...] = (
     sharing.common_subexpressions,
     *dead.LAWS,
     *sharing.LAWS,
+    contraction.contraction_along_one_element,
     contraction.contraction_of_a_concatenation,
     *hoisting.LAWS,
     sinking.running_sum,

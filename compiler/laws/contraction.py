@@ -21,6 +21,7 @@ from .sweep import Sweep, single
 
 CONCAT = "contraction of a concatenation"
 SLICE = "slice of a contraction"
+ONE = "contraction along an axis of one element"
 _ELEMENTWISE = frozenset(
     (
         "add",
@@ -99,6 +100,64 @@ def _partly_steady(value: Value, made: dict[Value, Equation], captured: set[Valu
     """Whether some parts of a concatenation, but not all, are captured or constant."""
     steady = [v in captured or (v in made and made[v].op == "constant") for v in made[value].inputs]
     return any(steady) and not all(steady)
+
+
+@law(ONE)
+def contraction_along_one_element(body: Lambda, scope: Scope) -> Lambda:
+    """reshape(contract(reshape x, y)) = contract(x, y) where the inner reshape only adds axes of one element that y has
+    not, and the outer takes them away again; through casts of x, and the same on the right. Side condition: all that
+    reads the contraction is such a reshape: elsewhere the axes would only be taken away and added again."""
+    made = makers(body.equations)
+    short = {e: found for e in body.equations if e.op == "contract" and (found := _shortened(e, made)) is not None}
+    if not short:
+        return body
+    use = users(body)
+
+    def rewrite(s: Sweep, e: Equation) -> Value | None:
+        found = short.get(s.made.get(e.inputs[0]))
+        if found is None or any(u is None or u.op != "reshape" for u in use[e.inputs[0]]):
+            return None
+        inputs, spec, attributes, shape = found
+        if any(u.output.type.shape != shape for u in use[e.inputs[0]]):
+            return None
+        operands = []
+        for value, casts in inputs:
+            for cast in casts:
+                value = s.emit("cast", value, **cast)
+            operands.append(value)
+        return s.emit("contract", *operands, **{**attributes, "spec": spec})
+
+    return Sweep(body, scope, (single(ONE, "reshape")(rewrite),)).run()
+
+
+def _shortened(
+    e: Equation, made: dict[Value, Equation]
+) -> tuple[list[tuple[Value, list[dict]]], str, dict, tuple[int, ...]] | None:
+    """A contraction without the axes of one element that reshapes of its operands add and no other operand has: of each
+    operand the value and the casts on the way, the spec, the attributes, and the shape. None where there are none."""
+    if any(v.type.axes for v in e.inputs):
+        return None
+    labels, output = _labels(e.attributes["spec"])
+    dropped: set[str] = set()
+    inputs: list[tuple[Value, list[dict]]] = []
+    for i, value in enumerate(e.inputs):
+        others = "".join(labels[:i] + labels[i + 1 :])
+        casts, inner = [], value
+        while (maker := made.get(inner)) is not None and maker.op == "cast":
+            casts.insert(0, maker.attributes)
+            inner = maker.inputs[0]
+        single = {c for c, n in zip(labels[i], value.type.shape, strict=True) if n == 1 and c not in others}
+        shape = tuple(n for c, n in zip(labels[i], value.type.shape, strict=True) if c not in single)
+        if single and maker is not None and maker.op == "reshape" and maker.inputs[0].type.shape == shape:
+            inputs.append((maker.inputs[0], casts))
+            dropped |= single
+        else:
+            inputs.append((value, []))
+    if not dropped:
+        return None
+    without = lambda text: "".join(c for c in text if c not in dropped)
+    shape = tuple(n for c, n in zip(output, e.output.type.shape, strict=True) if c not in dropped)
+    return inputs, f"{','.join(map(without, labels))}->{without(output)}", e.attributes, shape
 
 
 @law(SLICE)

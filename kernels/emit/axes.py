@@ -103,11 +103,12 @@ class AxisWriter(Writer):
         """Open a loop over the blocks of an axis; its head and its body."""
         block, extent = self.placement.block(axis), self.size(axis.extent)
         start = self.fresh(f"{axis.name}_start")
+        first, stride = "0", block * self.placement.sharers(axis)
         if self.placement.spread(axis):
-            head = f"for {start} in range(tl.program_id(1) * {block}, {extent}, {block * self.placement.programs}):"
-        else:
-            head = f"for {start} in range(0, {extent}, {block}):"
-        trips = Tiles((axis.extent,), block * (self.placement.programs if self.placement.spread(axis) else 1))
+            # An axis that is separate has one block a program, and no loop.
+            first = f"tl.program_id(1) * {block}"
+        head = f"for {start} in range({first}, {extent}, {stride}):"
+        trips = Tiles((axis.extent,), stride)
         body = Scope([], self.scope.indent + 1, axis, trips)
         self.scopes = [*self.scopes, body]
         self.open_axis(axis)
@@ -173,8 +174,8 @@ class AxisWriter(Writer):
         stack, self.scopes = self.scopes, self.scopes[:1]
         start = None
         if axis.role == "own" and self.placement.spread(axis):
-            block = self.placement.block(axis)
-            start = f"tl.program_id(1) * {block}" if block > 1 else "tl.program_id(1)"
+            block, program = self.placement.block(axis), f"tl.program_id({2 if self.placement.separates(axis) else 1})"
+            start = f"{program} * {block}" if block > 1 else program
         self.bind(axis, start)
         self.scopes = stack
 
@@ -182,7 +183,7 @@ class AxisWriter(Writer):
         """Whether the blocks of an axis end where the axis ends."""
         block = self.placement.block(axis)
         if axis.role == "own" and self.placement.spread(axis) and self.placement.once(axis):
-            return block * self.placement.programs == axis.extent
+            return block * self.placement.sharers(axis) == axis.extent
         return axis.extent % block == 0
 
     def mask_of(self, axes: Sequence[Axis] | frozenset[Axis]) -> Tile | None:

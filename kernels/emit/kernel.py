@@ -52,10 +52,11 @@ def emit(
         cooperative |= writer.uses_grid
     arguments = (*first.pointers.values(), *first.sizes.values())
     grid = [Tiles(tuple(a.extent for a in trees[0].rows), placement.rows)]
-    if placement.programs > 1 or len(trees) > 1:
+    third = max(len(trees), placement.groups)
+    if placement.programs > 1 or third > 1:
         grid.append(Tiles((placement.programs,)))
-    if len(trees) > 1:
-        grid.append(Tiles((len(trees),)))
+    if third > 1:
+        grid.append(Tiles((third,)))
     kernel = Kernel(
         name=name,
         source=first.module(_branched(bodies), arguments),
@@ -204,10 +205,13 @@ class KernelWriter(ReductionWriter):
         """The text of the pointer to what counts the arrivals of the programs that share this tile of rows."""
         self.uses_grid = True
         tiles = Tiles(tuple(a.extent for a in self.tree.rows), self.placement.rows)
-        pointer = self.pointer("counter", "barrier", extent=(tiles, self.branches), written=True)
-        if self.branches == 1:
+        third, place = self.branches, str(self.branch)
+        if self.placement.groups > 1:
+            third, place = self.placement.groups, "tl.program_id(2)"
+        pointer = self.pointer("counter", "barrier", extent=(tiles, third), written=True)
+        if third == 1:
             return f"{pointer} + {self.tile}"
-        return f"{pointer} + (tl.full((), 0, tl.int64) + {self.tile}) * {self.branches} + {self.branch}"
+        return f"{pointer} + (tl.full((), 0, tl.int64) + {self.tile}) * {third} + {place}"
 
     def run_loop(self, loop: Loop, around: Tile | None) -> None:
         """Write a sequential loop: the first carries, the steps, and where the last carries are then."""
@@ -546,14 +550,16 @@ class KernelWriter(ReductionWriter):
             used = union((alive, tile, before))
             tile = Tile(f"tl.where({alive.at(used)}, {tile.at(used)}, {before.at(used)})", used)
         stored = (BYTES[value.dtype], *self.times(axes))
-        spread = any(a.role == "own" and self.placement.spread(a) for a in axes)
-        if self.placement.programs > 1 and not spread and not storage.private:
-            stored = stored[:-1]
+        private = dict(storage.private)
+        counts = self.placement.alike(axes)
+        alike = [axis for axis in counts if axis not in private]
+        if alike:
+            stored = (*stored[: -len(counts)], *(counts[axis] for axis in private))
             # What all programs compute alike is stored by one. The mask is made a tile: a scalar does not combine with
             # one.
             first = dims[:1]
             zeros = f"tl.full({shape(first)}, 0, tl.int32) + " if first else ""
-            single = Tile(f"({zeros}tl.program_id(1)) == 0", first)
+            single = Tile(f"({zeros}{' + '.join(f'tl.program_id({axis})' for axis in alike)}) == 0", first)
             mask = single if mask is None else combine("&", mask, single)
         self.stores.append(stored)
         where = (

@@ -220,18 +220,26 @@ class TermWriter(AxisWriter):
             return self.pointer("buffer", buffer), self.offset(indices, buffer.dims)
         buffer = storage.buffer
         dims = stored(buffer.dims, self.flat)
-        halves, copies = (2,) if storage.parity is not None else (), (storage.private,) if storage.private else ()
+        halves, copies = (2,) if storage.parity is not None else (), (storage.copies,) if storage.private else ()
         pointer = self.pointer("scratch", buffer, extent=(*halves, *copies, *dims), written=True)
         offset = self.offset(indices, buffer.dims)
         current, after = ("0", "0") if storage.parity is None else self.halves[storage.parity]
         copy = after if following else current
         if storage.private:
-            program = "tl.program_id(1)"
-            copy = f"{program}.to(tl.int64)" if copy == "0" else f"({copy} * {storage.private} + {program})"
+            program = self.number_among(storage.private)
+            atom = f"({program})" if " " in program else program
+            copy = f"{atom}.to(tl.int64)" if copy == "0" else f"({copy} * {storage.copies} + {program})"
         if copy == "0":
             return pointer, offset
         factors = [copy, *(self.size(n) for n in dims if n != 1)]
         return pointer, combine("+", Tile(" * ".join(factors)), offset)
+
+    def number_among(self, programs: Sequence[tuple[int, int]]) -> str:
+        """The text of a program's number among those along some axes of the grid."""
+        text = ""
+        for axis, count in programs:
+            text = f"{text} * {count} + tl.program_id({axis})" if text else f"tl.program_id({axis})"
+        return text
 
     def reduce(self, term: Expression) -> Tile:
         """The tile of a reduction."""

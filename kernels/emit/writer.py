@@ -127,8 +127,7 @@ class Writer:
                 factors.append(loop.trips)
         if self.tree.rows and not any(a.role == "row" for a in axes):
             factors.append(Tiles(tuple(a.extent for a in self.tree.rows), self.placement.rows))
-        if self.placement.programs > 1 and not any(self.placement.spread(a) for a in axes):
-            factors.append(self.placement.programs)
+        factors.extend(self.placement.alike(axes).values())
         return tuple(factors)
 
     # --- arguments ----------------------------------------------------------------------------------------------------
