@@ -88,12 +88,11 @@ class Steps:
         """The class of the largest dimension of the carries."""
         return _spread(self.group, self.axes, set(self.axes.extents))
 
-    @cached_property
-    def separate(self) -> int | None:
+    def separate(self, request: Request) -> int | None:
         """The class that numbers products of matrices which never meet, such as heads; None where there is no such, or
         where others stand beside it on the grid, or values are stored that lack it."""
         own = [{self.axes.of(value, d) for d in range(len(value.dims))} for value in self.group.targets]
-        found = _batched(self.group, self.axes) & self.axes.free() - {self.spread}
+        found = _batched(self.group, self.axes, request) & self.axes.free() - {self.spread}
         return _spread(self.group, self.axes, set.intersection(found, *own)) if self.alone else None
 
 
@@ -121,9 +120,9 @@ def _streamed(steps: Steps, request: Request, rows: int) -> Iterator[Proposal]:
     for block in (request.block,) if request.block else (32,) if exact else (64, 32):
         blocks = {c: block for c, n in axes.extents.items() if isinstance(n, int)}
         reduced = {c: min(block, 32) for c in blocks} if exact else blocks
-        own = {**blocks, **dict.fromkeys(_batched(group, axes), 1)}
+        own = {**blocks, **dict.fromkeys(_batched(group, axes, request), 1)}
         placement = Placement("streamed", rows=rows, own=own, reduced=reduced, summed=_summed(axes, request))
-        yield _sized(steps, replace(placement, **_separated(steps)), request)
+        yield _sized(steps, replace(placement, **_separated(steps, request)), request)
 
 
 def _cooperative(steps: Steps, request: Request, rows: int) -> Iterator[Proposal]:
@@ -155,14 +154,14 @@ def _over_programs(steps: Steps, request: Request, rows: int) -> Iterator[Placem
     # Tensor cores take sixteen rows; exact products take registers for each.
     rows = max(1, rows >> max(0, request.lean - 1)) if exact else rows
     ints = {c: n for c, n in axes.extents.items() if isinstance(n, int)}
-    separated = _separated(steps)
+    separated = _separated(steps, request)
     for block in sorted({request.block or 16, min(request.block or 16, max(1, power_of_two(extent) // 4))}):
         programs = -(-extent // block)
         if programs * separated.get("groups", 1) > request.chip.multiprocessors:
             separated = {}
         if programs > request.chip.multiprocessors:
             continue
-        own = {**dict.fromkeys(_batched(group, axes) - {spread}, 1), spread: block}
+        own = {**dict.fromkeys(_batched(group, axes, request) - {spread}, 1), spread: block}
         # Fewer elements than programs are rather computed by all of them.
         companions = [c for c in _companions(group, axes, spread) if axes.extents[c] >= programs]
         for other in companions:
@@ -188,9 +187,9 @@ def _over_programs(steps: Steps, request: Request, rows: int) -> Iterator[Placem
             )
 
 
-def _separated(steps: Steps) -> dict[str, int]:
+def _separated(steps: Steps, request: Request) -> dict[str, int]:
     """What of a placement gives each element of a separate class programs of its own."""
-    number = steps.separate
+    number = steps.separate(request)
     return {} if number is None else {"separate": number, "groups": steps.axes.extents[number]}
 
 
@@ -243,27 +242,28 @@ def _halves(group: Group) -> bool:
     )
 
 
-def _batched(group: Group, axes: Axes) -> set[int]:
+def _batched(group: Group, axes: Axes, request: Request) -> set[int]:
     """The classes that number products of matrices, such as heads: one at a time, they are tensor cores' work."""
+    least = min(DOT, request.block or DOT)
     found = set()
     for scan in group.scans:
         for value in _made(scan):
             maker = value.maker
             if not (isinstance(maker, FlatEquation) and maker.equation.op == "contract" and maker.reduced):
                 continue
-            if all(reference.lead for reference in maker.operands) or not _wide(maker.reduced):
+            if all(reference.lead for reference in maker.operands) or not _wide(maker.reduced, least):
                 continue
             left, right, output = split(maker.equation.attributes["spec"])
             both = [output.index(c) for c in output if c in left and c in right]
             rest = [n for d, n in enumerate(value.dims[len(value.lead) :]) if d not in both]
-            if both and rest and _wide(rest):
+            if both and rest and _wide(rest, least):
                 found.update(axes.of(value, len(value.lead) + d) for d in both)
     return found - {None}
 
 
-def _wide(extents: Sequence[Dimension]) -> bool:
+def _wide(extents: Sequence[Dimension], least: int) -> bool:
     """Whether a matrix product has as many elements along these dimensions as a tensor core takes."""
-    return all(isinstance(n, int) for n in extents) and prod(extents) >= DOT
+    return all(isinstance(n, int) for n in extents) and prod(extents) >= least
 
 
 def _spread(group: Group, axes: Axes, allowed: set[int]) -> int | None:

@@ -9,13 +9,15 @@ import pytest
 import torch
 
 import foldfuse as ff
+from foldfuse.kernels.kernel import total
 from foldfuse.kernels.request import Request
 
 from ..programs import Program
 from ..programs.record import floats
-from .kernel_harness import agrees_under
+from .kernel_harness import agrees_under, named
+from .test_account import moved
 
-HEADS, WIDTH, D = 3, 17, 2
+HEADS, WIDTH, D = 3, 5, 2
 
 
 def beside_the_heads(width: int, apart: bool) -> Program:
@@ -66,11 +68,30 @@ def beside_the_heads(width: int, apart: bool) -> Program:
 @pytest.mark.parametrize("strategy", ["streamed", "cooperative"])
 def test_each_head_has_programs_of_its_own(strategy: str, memory: str, lengths: tuple[int, ...], apart: bool) -> None:
     program, ragged = beside_the_heads(WIDTH, apart), len(set(lengths)) > 1
-    trace = agrees_under(program, Request(force=strategy, block=4), ragged, lengths, memory=memory)
+    trace = agrees_under(program, Request(force=strategy, block=2), ragged, lengths, memory=memory)
     assert not trace.evaluated
-    programs = -(-WIDTH // 4) if strategy == "cooperative" else 1
+    programs = -(-WIDTH // 2) if strategy == "cooperative" else 1
     grids = [tuple(axis.extents for axis in kernel.grid[1:]) for kernel in trace.scans]
-    # The backward of heads that read one carry sums over them.
     assert grids[0] == ((programs,), (HEADS,))
-    assert all(grid == grids[0] for grid in grids) == apart
+    # The backward of heads that read one carry, or one weight whose gradient is taken in the loop, sums over them.
+    assert all(grid == grids[0] for grid in grids) == (apart and memory == "save")
     assert all(kernel.cooperative == (strategy == "cooperative") for kernel in trace.scans)
+
+
+@pytest.mark.parametrize("strategy", ["streamed", "cooperative"])
+def test_loops_in_loops(strategy: str) -> None:
+    trace = agrees_under(
+        named("recurrences.heads_matmul.scan"), Request(force=strategy, block=2), True, (2, 0, 1), memory="recompute"
+    )
+    assert not trace.evaluated and len(trace.scans) > 1
+    assert all(len(kernel.grid) == 3 for kernel in trace.scans)
+
+
+@pytest.mark.parametrize("strategy", ["streamed", "cooperative"])
+def test_the_account_is_what_is_moved(strategy: str) -> None:
+    launches = moved(beside_the_heads(WIDTH, apart=True), Request(force=strategy, block=2), (2, 2, 2))
+    assert any(len(each.kernel.grid) == 3 for each in launches)
+    for each in launches:
+        account, lookup = each.kernel.account, each.sizes.__getitem__
+        assert total(account.read, lookup) == each.read.total(), each.kernel.source
+        assert total(account.written, lookup) == each.written.total(), each.kernel.source
