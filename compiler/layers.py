@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,15 @@ class Layer(Expression):
         return Parameter(shape, name, init, owner=self.owner, fan_in=fan_in)
 
 
+def _check_count(call: str, what: str, value: Any) -> None:
+    """Refuse what is no size where a layer is made: what it is applied to, most likely."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ShapeError(
+            f"{call}: {what} is a whole number, 1 or more; got {value!r}. {call} makes a layer, which is then applied:"
+            f" {call}(x)"
+        )
+
+
 def dense(features: int, bias: bool = True, name: str | None = None) -> Layer:
     """``x @ weight + bias`` on the last axis.
 
@@ -43,9 +52,13 @@ def dense(features: int, bias: bool = True, name: str | None = None) -> Layer:
         A layer: array [..., n] → array [..., features]; lifts over lists. Parameters ``weight`` [n, features],
             ``bias``.
 
+    Raises:
+        ShapeError: `features` is no whole number from 1 on.
+
     Example:
         >>> classify = fold(cell, init=zeros(64)) >> dense(10)
     """
+    _check_count("dense(features)", "features", features)
 
     def apply(x: Any) -> Any:
         return words.lifted(on_array, (x,), layer.name)
@@ -81,7 +94,12 @@ def embedding(count: int, features: int, name: str | None = None) -> Layer:
     Returns:
         A layer: whole numbers [...] → array [..., features]; lifts over lists. Parameter ``weight`` [count, features],
         normally distributed at first, as torch's.
+
+    Raises:
+        ShapeError: `count` or `features` is no whole number from 1 on.
     """
+    _check_count("embedding(count, features)", "count", count)
+    _check_count("embedding(count, features)", "features", features)
 
     def apply(x: Any) -> Any:
         return words.lifted(on_array, (x,), layer.name)
@@ -117,8 +135,12 @@ def conv(
             ``bias``.
 
     Raises:
-        ShapeError: the channels or features do not divide into the groups.
+        ShapeError: `features` or a size is no whole number from 1 on; the channels or features do not divide into the
+            groups.
     """
+    _check_count("conv(features, size)", "features", features)
+    for extent in size if isinstance(size, (tuple, list)) else (size,):
+        _check_count("conv(features, size)", "size", extent)
     spatial = tuple(size) if isinstance(size, (tuple, list)) else None
 
     def apply(xs: Any) -> Any:
@@ -164,16 +186,27 @@ def conv(
 
 
 def max_pool(size: Any, stride: Any = None, dilation: Any = 1, padding: Any = "valid") -> Expression:
-    """The largest element of each window; `stride` is the window's size when left out."""
+    """The largest element of each window; `stride` is the window's size when left out.
+
+    Raises:
+        ShapeError: a size is no whole number from 1 on.
+    """
     return _pool("max_pool", lambda w, axes: words.max_(w, axis=axes), size, stride, dilation, padding, -np.inf)
 
 
 def avg_pool(size: Any, stride: Any = None, padding: Any = "valid") -> Expression:
-    """The mean of each window, padding counted as zeros; `stride` is the window's size when left out."""
+    """The mean of each window, padding counted as zeros; `stride` is the window's size when left out.
+
+    Raises:
+        ShapeError: a size is no whole number from 1 on.
+    """
     return _pool("avg_pool", lambda w, axes: words.mean(w, axis=axes), size, stride, 1, padding, 0)
 
 
 def _pool(name: str, reduce: Any, size: Any, stride: Any, dilation: Any, padding: Any, fill: float) -> Expression:
+    for extent in size if isinstance(size, (tuple, list)) else (size,):
+        _check_count(f"{name}(size)", "size", extent)
+
     def apply(xs: Any) -> Any:
         dims = len(plain(xs).sizes) if isinstance(plain(xs), TracedList) else 1
         axes = tuple(range(dims))
@@ -253,11 +286,7 @@ def group_norm(groups: int, eps: float = 1e-5, name: str | None = None) -> Layer
         ShapeError: `groups` is no whole number from 1 on; the channels do not divide into the groups.
     """
     _check_epsilon("group_norm(groups)", eps)
-    if not isinstance(groups, int) or groups < 1:
-        raise ShapeError(
-            f"group_norm: the number of groups is 1 or more; got {groups!r}. group_norm(groups) makes a layer, which "
-            "is then applied: group_norm(groups)(x)"
-        )
+    _check_count("group_norm(groups)", "groups", groups)
 
     def apply(x: Any) -> Any:
         x = plain(x)
@@ -297,7 +326,10 @@ def dropout(p: float) -> Expression:
         ShapeError: p is not in [0, 1).
     """
     if not isinstance(p, (int, float)) or not 0 <= p < 1:
-        raise ShapeError(f"dropout's probability is in [0, 1); got {p!r}")
+        raise ShapeError(
+            f"dropout's probability is in [0, 1); got {p!r}. dropout(p) makes a layer, which is then applied:"
+            " dropout(p)(x)"
+        )
 
     def on_array(x: Any) -> Any:
         current().program.mode_matters |= p > 0

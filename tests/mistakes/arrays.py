@@ -170,6 +170,36 @@ def layer_on_a_number():
     return ff.compile(ff.dense(3), ff.f32)  # here
 
 
+@mistake(ff.ShapeError, "features is a whole number", "f32[3]", "dense(features)(x)")
+def layer_made_of_its_argument():
+    return ff.compile(lambda x: ff.dense(x, 4), ff.f32[3])  # here
+
+
+@mistake(ff.ShapeError, "count is a whole number", "f32[3]", "embedding(count, features)(x)")
+def table_made_of_its_argument():
+    return ff.compile(lambda x: ff.embedding(x, 4), ff.f32[3])  # here
+
+
+@mistake(ff.ShapeError, "features is a whole number", "2.5")
+def half_a_feature():
+    return ff.dense(2.5)  # here
+
+
+@mistake(ff.ShapeError, "size is a whole number", "0", "max_pool(size)(x)")
+def empty_windows():
+    return ff.max_pool((2, 0))  # here
+
+
+@mistake(ff.ShapeError, "groups is a whole number", "0")
+def no_groups():
+    return ff.group_norm(0)  # here
+
+
+@mistake(ff.ShapeError, "features is a whole number", "f32[3]", "conv(features, size)(x)")
+def convolution_made_of_its_argument():
+    return ff.compile(lambda x: ff.conv(x, 3), ff.f32[3])  # here
+
+
 @mistake(ff.ShapeError, "10 channels", "4 groups")
 def group_norm():
     return ff.compile(ff.group_norm(4), ff.f32[10])  # here
