@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from .expressions import Axis, Expression, subterms
 from .flat import FlatScan, FlatValue
 from .loop_tree import Barrier, Loop, Stage, Storage, Tree
-from .placement import Placement
+from .placement import MEETING, Placement
 
 ALONE = (0, 0)
 """The owner of what no other program touches."""
@@ -66,7 +66,7 @@ def accesses(tree: Tree, placement: Placement, stage: Stage) -> list[Access]:
 
     def owner(indices: tuple[Expression, ...], storage: Storage) -> tuple[int, int] | None:
         # Programs of other elements of a separate axis touch none of these.
-        if not placement.grid or 1 in dict(storage.private):
+        if not placement.grid or MEETING in dict(storage.private):
             return ALONE
         for d, i in enumerate(indices):
             if i.axis is not None and placement.spread(i.axis) and not placement.separates(i.axis):

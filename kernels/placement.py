@@ -16,6 +16,9 @@ DOT = 16
 """The fewest rows, columns and depth of a matrix product."""
 PROGRAM = -1
 """The class of the axis whose indices are the programs that share a tile of rows."""
+MEETING, SEPARATE = 1, 2
+"""The axes of the grid behind that of the tiles of rows: of programs that may need one another, and of those that never
+meet."""
 EARLY = 32
 """How many registers of a thread hold what is loaded before it is needed."""
 WAITING = 64
@@ -103,7 +106,10 @@ class Placement:
         """Along which axes of the grid the programs that share a tile of rows compute a value over these axes alike,
         and how many these are."""
         spread = {self.separates(axis) for axis in axes if self.spread(axis)}
-        counts = {1: self.programs if False not in spread else 1, 2: self.groups if True not in spread else 1}
+        counts = {
+            MEETING: self.programs if False not in spread else 1,
+            SEPARATE: self.groups if True not in spread else 1,
+        }
         return {axis: count for axis, count in counts.items() if count > 1}
 
     def once(self, axis: Axis) -> bool:

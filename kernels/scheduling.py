@@ -14,7 +14,7 @@ from .expressions import Axis, Dimension, Expression
 from .flat import FlatScan, FlatValue
 from .groups import Alias, Group
 from .loop_tree import Loop, Root, Stage, Storage, Tree
-from .placement import Placement
+from .placement import SEPARATE, Placement
 
 
 class Builder:
@@ -158,7 +158,9 @@ class _Scheduler(Expansion):
             if scan is not None and self.in_registers(axes, loads.get(value, set())):
                 storage[value] = Storage("register")
                 continue
-            emitted = self.emitted_as(scan, value) if scan is not None and 2 not in dict(self.copies(axes)) else None
+            # A list that the caller gets is one, and programs that never meet cannot read what others write there.
+            alone = SEPARATE in dict(self.copies(axes))
+            emitted = None if scan is None or alone else self.emitted_as(scan, value)
             if emitted is not None:
                 storage[value] = Storage("buffer", emitted, step=scan)
             elif scan is None and value in self.group.targets:
@@ -180,7 +182,8 @@ class _Scheduler(Expansion):
         """Along which axes of the grid, and for how many, each program has a copy of what it computes alike over these
         axes: always where programs never meet, and where they do if there is room for it."""
         programs = programs and self.placement.exchanged and self.placement.spacious
-        return tuple((axis, count) for axis, count in self.placement.alike(axes).items() if axis == 2 or programs)
+        alike = self.placement.alike(axes)
+        return tuple((axis, count) for axis, count in alike.items() if axis == SEPARATE or programs)
 
     def scans(self) -> Iterable[FlatScan]:
         def go(scans: Iterable[FlatScan]) -> Iterable[FlatScan]:

@@ -26,9 +26,15 @@ def graphs(expression: Any, *types: Any, operands: str | None = None, memory: st
     return compile_graph(graph, needs, memory=memory, operand_dtype=DTYPES[operands] if operands else None)
 
 
-def attention_decoder(width: int) -> tuple[Any, ...]:
-    """A decoder after Luong, Pham and Manning (2015): each step attends to a list that stands beside the loop."""
-    W, Q = ff.param((3 * width, width), "W"), ff.param((width, width), "Q")
+def attention_decoder(width: int, features: int | None = None) -> tuple[Any, ...]:
+    """A decoder after Luong, Pham and Manning (2015): each step attends to a list that stands beside the loop.
+
+    Arguments:
+        width: of the state and of the vectors of the list that is read.
+        features: of an element; as many as the width if left out.
+    """
+    features = width if features is None else features
+    W, Q = ff.param((2 * width + features, width), "W"), ff.param((width, width), "Q")
 
     def decode(keys: Any, xs: Any) -> Any:
         def step(carry: Any, x: Any) -> Any:
@@ -41,7 +47,7 @@ def attention_decoder(width: int) -> tuple[Any, ...]:
 
         return ff.scan(step, init=recurrences.rest(width))(xs)
 
-    return decode, ff.Seq(ff.f32[width], "S"), ff.Seq(ff.f32[width], "T")
+    return decode, ff.Seq(ff.f32[width], "S"), ff.Seq(ff.f32[features], "T")
 
 
 def _network(step: Callable[[int, int], Any], init: Callable[[int], Any]) -> Callable[[int], tuple[Any, ...]]:

@@ -19,7 +19,7 @@ from foldfuse.kernels.flat import FlatScan, FlatValue, Unsupported, flatten
 from foldfuse.kernels.groups import Group
 from foldfuse.kernels.loop_tree import Barrier, Loop, Stage, Store, Tree
 from foldfuse.kernels.partition import KernelStep, Partition, partition
-from foldfuse.kernels.placement import Placement
+from foldfuse.kernels.placement import MEETING, SEPARATE, Placement
 from foldfuse.kernels.proposals import PROPOSALS, Steps
 from foldfuse.kernels.request import STRATEGIES, Request
 
@@ -160,8 +160,8 @@ class Run:
                 if self.buffer(store) is not None:
                     axes = frozenset().union(*(index.axes for index in store.indices))
                     # Where programs compute an element alike and have no copy of it, the first of them writes it.
-                    private, place = dict(self.tree.storage[store.value].private), divmod(program, programs)
-                    if not any(place[axis % 2] for axis in self.placement.alike(axes) if axis not in private):
+                    private, place = dict(self.tree.storage[store.value].private), self.place(program)
+                    if not any(place[axis] for axis in self.placement.alike(axes) if axis not in private):
                         writes |= self.elements(store.value, store.indices, axes, program, store.following)
             self.note(reads & writes, "read and written in one stage")
             for element, write in itertools.chain(((e, False) for e in reads), ((e, True) for e in writes)):
@@ -220,9 +220,13 @@ class Run:
                 index.insert(len(storage.step.levels), self.position[storage.step.level.axis])
             if storage.kind == "buffer" and storage.shift is not None:
                 index[storage.shift[0]] += storage.shift[1]
-            place = divmod(program, self.placement.programs)
-            found.add((storage.buffer, half, tuple(place[axis % 2] for axis, _ in storage.private), *index))
+            place = self.place(program)
+            found.add((storage.buffer, half, tuple(place[axis] for axis, _ in storage.private), *index))
         return found
+
+    def place(self, program: int) -> dict[int, int]:
+        """Where a program stands on the axes of the grid."""
+        return {MEETING: program % self.placement.programs, SEPARATE: program // self.placement.programs}
 
     def range(self, axis: Axis, program: int) -> Iterable[int]:
         if axis.role == "row":
@@ -232,8 +236,7 @@ class Run:
         extent = axis.extent if isinstance(axis.extent, int) else LISTS
         if not self.placement.spread(axis):
             return range(extent)
-        group, number = divmod(program, self.placement.programs)
-        first = group if self.placement.separates(axis) else number
+        first = self.place(program)[SEPARATE if self.placement.separates(axis) else MEETING]
         block, stride = self.placement.block(axis), self.placement.block(axis) * self.placement.sharers(axis)
         return [i for start in range(first * block, extent, stride) for i in range(start, min(start + block, extent))]
 

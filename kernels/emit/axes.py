@@ -9,6 +9,7 @@ from ...compiler.sizes import ROWS_OF, TIMES_OF, Constant, Named, Quotient, Size
 from ..expressions import Axis, Dimension, Expression, dimension
 from ..flat import Unsupported
 from ..kernel import Tiles
+from ..placement import MEETING, SEPARATE
 from ..tiles import Tile, broadcast, combine, union
 from .writer import ORDER_OF, Scope, Writer, shape
 
@@ -174,7 +175,8 @@ class AxisWriter(Writer):
         stack, self.scopes = self.scopes, self.scopes[:1]
         start = None
         if axis.role == "own" and self.placement.spread(axis):
-            block, program = self.placement.block(axis), f"tl.program_id({2 if self.placement.separates(axis) else 1})"
+            number = SEPARATE if self.placement.separates(axis) else MEETING
+            block, program = self.placement.block(axis), f"tl.program_id({number})"
             start = f"{program} * {block}" if block > 1 else program
         self.bind(axis, start)
         self.scopes = stack

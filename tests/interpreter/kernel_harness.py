@@ -19,7 +19,7 @@ from foldfuse.kernels.kernel import Kernel
 from foldfuse.kernels.request import Request
 from foldfuse.runtime import eager, fused
 
-from .. import harness
+from .. import cells, harness
 from ..programs import PROGRAMS, Program
 from ..programs.record import floats
 from ..programs.recurrences import D
@@ -234,22 +234,6 @@ def attention_decoder(width: int, memory: int = 3) -> Program:
     """
     shapes = {"W": (2 * width + D, width), "Q": (width, width)}
 
-    def build() -> dict[str, tuple]:
-        W, Q = ff.param(shapes["W"], "W"), ff.param(shapes["Q"], "Q")
-
-        def decoder(keys, xs):
-            def step(carry, x):
-                h, seen = carry
-                h = ff.tanh(ff.concat(h, seen, x) @ W)
-                query = h @ Q
-                weights = ff.softmax(ff.map(lambda key: ff.sum(key * query))(keys))
-                seen = ff.sum(weights * keys)
-                return (h, seen), seen
-
-            return ff.scan(step, init=(ff.zeros(width), ff.zeros(width)))(xs)
-
-        return {"main": (decoder, ff.Seq(ff.f32[width], "S"), ff.Seq(ff.f32[D], "T"))}
-
     def plain(p: dict[str, torch.Tensor], keys: torch.Tensor, xs: torch.Tensor) -> torch.Tensor:
         h = seen = torch.zeros(width, dtype=torch.float64)
         out = []
@@ -262,4 +246,5 @@ def attention_decoder(width: int, memory: int = 3) -> Program:
     def inputs(rng: Any, length: int) -> tuple:
         return floats(rng, memory + length % 2, width), floats(rng, length, D)
 
+    build = lambda: {"main": cells.attention_decoder(width, D)}
     return Program("recurrences.attention_decoder", build, plain, inputs, shapes, lengths=(0, 1, 3))
