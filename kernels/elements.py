@@ -313,7 +313,7 @@ REDUCED["scatter_along"] = lambda e: [e.inputs[1].type.shape[e.attributes["axis"
 def _contract(arena: Arena, e: Any, indices: Any, operand: Operand, reduced: Any) -> Expression:
     left, right, output = split(e.attributes["spec"])
     at = dict(zip(output, indices, strict=True))
-    at.update(zip(_contracted(e), (arena.axis(r) for r in reduced), strict=True))
+    at.update(zip(contracted_labels(e), (arena.axis(r) for r in reduced), strict=True))
     factors = (operand(0, [at[c] for c in left]), operand(1, [at[c] for c in right]))
     dtype = _dtype(e)
     if not reduced:
@@ -323,7 +323,8 @@ def _contract(arena: Arena, e: Any, indices: Any, operand: Operand, reduced: Any
     return arena.reduce("sum", reduced, factors, dtype, contraction=True)
 
 
-def _contracted(e: Any) -> list[str]:
+def contracted_labels(e: Any) -> list[str]:
+    """The labels that a contraction sums over, in the order of its reduced axes."""
     left, right, output = split(e.attributes["spec"])
     return [c for c in left if c in right and c not in output]
 
@@ -331,7 +332,7 @@ def _contracted(e: Any) -> list[str]:
 def _contracted_extents(e: Any) -> list[Dimension]:
     left, _, _ = split(e.attributes["spec"])
     extents = dict(zip(left, own_dimensions(e.inputs[0].type), strict=True))
-    return [extents[c] for c in _contracted(e)]
+    return [extents[c] for c in contracted_labels(e)]
 
 
 REDUCED["contract"] = _contracted_extents

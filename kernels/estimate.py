@@ -31,6 +31,8 @@ EXACT_REGISTERS = 80
 """Registers of a thread that a product in exact precision takes beside its operands and sums."""
 EXACT_TILE = 16 * 32 * 32
 """The largest product (rows × columns × depth) of exact single precision that registers hold."""
+WRITTEN = 32
+"""The most blocks of a reduction that are written out: the compiler takes minutes for more."""
 LATENCY = 0.5e-6
 """Seconds from a stage's loads to its stores, however little it does."""
 ITERATION = 0.25e-6
@@ -51,6 +53,7 @@ class Estimate:
         margin: registers of a thread that are left free; `fewest`, the warps that a program has at least.
         largest: elements of the largest tile, and `largest_axes` the axes of it.
         exact: of the largest product in exact single or double precision, rows × columns × depth.
+        written: the most blocks of a reduction that are written one after another.
         step: seconds of a step of the outermost loop.
     """
 
@@ -64,6 +67,7 @@ class Estimate:
     largest: int
     largest_axes: tuple[Axis, ...]
     exact: int
+    written: int
     step: float
 
     def registers(self, warps: int, chip: Target) -> int:
@@ -91,6 +95,8 @@ class Estimate:
             return f"its tiles are about {self.registers(warps, chip)} registers a thread, of {most}"
         if self.exact > EXACT_TILE:
             return "its products in exact precision are larger than registers hold"
+        if self.written > WRITTEN:
+            return f"a sum of it would be written out in {self.written} blocks, of at most {WRITTEN}"
         return ""
 
 
@@ -111,6 +117,7 @@ class _Estimate:
         self.live = 0
         self.largest: tuple[int, tuple[Axis, ...]] = (1, ())
         self.exact = 0
+        self.written_out = 1
         self.seen: set[Expression] = set()
         self.held: set[Expression] = set()
         self.kept = 0
@@ -135,6 +142,7 @@ class _Estimate:
             self.largest[0],
             self.largest[1],
             self.exact,
+            self.written_out,
             step,
         )
 
@@ -239,6 +247,7 @@ class _Estimate:
             for axes, bundle in bundles.items():
                 looped, words = prod(self.blocks(a) for a in axes), self.varying(bundle, operands)
                 room = self.placement.waiting * 32 * self.placement.warps
+                self.written_out = max(self.written_out, looped)
                 together = min(looped, max(1, room // max(words, 1)))
                 iterations += blocks * (-(-looped // together) - 1)
                 self.waiting = max(self.waiting, (looped - 1) * words)

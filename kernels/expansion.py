@@ -21,7 +21,7 @@ from .flat import FlatEquation, FlatScan, FlatValue, Level, Reference, Unsupport
 from .groups import Group
 from .loop_tree import Root, Store
 from .operations import HALVES
-from .parts import Parts, packs
+from .parts import Parts, packs, reduced_apart, reductions_behind
 from .placement import PROGRAM, Placement
 
 FREE = frozenset(
@@ -93,6 +93,14 @@ class Expansion:
         # Per reduction that programs take together, what each of them contributes; and back.
         self.partials: dict[FlatValue, FlatValue] = {}
         self.partial_of: dict[FlatValue, FlatValue] = {}
+        # Per reduction for which programs meet behind the loop: the list of what they contribute. And per list that is
+        # computed from such, the value that its readers take in its place, and what a step would emit for it.
+        self.parted: dict[FlatValue, FlatValue] = {}
+        self.behind: dict[FlatValue, FlatValue] = {}
+        self.emitted: dict[FlatValue, tuple[FlatScan, FlatValue]] = {}
+        # Back: of a list of contributions, the reduction and a list of the loop; of such a value, the list.
+        self.parted_of: dict[FlatValue, tuple[FlatValue, FlatValue]] = {}
+        self.list_of: dict[FlatValue, FlatValue] = {}
         self.kept: dict[FlatValue, None] = {}
         self.demanded: dict[FlatValue, None] = {}
         self.patterns: dict[FlatValue, set[tuple[int, ...]]] = {}
@@ -100,6 +108,9 @@ class Expansion:
         self.found = False
         self.pool: dict[tuple, Axis] = {}
         self.names = {"own": 0, "reduced": 0}
+        if placement.partial:
+            for scan in group.scans:
+                self.meet_behind(scan)
         self.expand()
 
     def expand(self) -> None:
@@ -153,11 +164,16 @@ class Expansion:
 
     def axis_class(self, value: FlatValue, dim: int) -> int | None:
         """The class of a dimension of a value."""
-        if value in self.partial_of:
-            value = self.partial_of[value]
-            if dim == len(value.dims):
-                return PROGRAM
-        return self.parts.axis_class(value, dim)
+        value = self.partial_of.get(value, value)
+        if value in self.parted_of:
+            # A list of what programs contribute to a value.
+            reduction, output = self.parted_of[value]
+            if dim <= len(output.lead):
+                return self.parts.axis_class(output, dim)
+            value, dim = reduction, dim - 1
+        if dim == len(value.dims):
+            return PROGRAM
+        return self.parts.axis_class(self.list_of.get(value, value), dim)
 
     def own_axes(self, value: FlatValue, first: int) -> tuple[Axis, ...]:
         """Axes for the dimensions of a value from `first` on."""
@@ -201,6 +217,7 @@ class Expansion:
                 is what would be kept, "partial" where it is computed for a program's part of a reduction, after which
                 all programs meet; otherwise "".
         """
+        value = self.behind.get(value, value)
         if self.parts.packs and self.block_of.get(value) is not None and isinstance(value.maker, FlatEquation):
             value, indices = self.parts.take(value, indices)
         if self.loaded(value):
@@ -225,6 +242,8 @@ class Expansion:
 
     def definition(self, value: FlatValue, indices: Sequence[Expression], use: str = "") -> Expression:
         """What an element of a value is, one equation deep."""
+        if value in self.emitted:
+            return self.computed_behind(*self.emitted[value], indices)
         partial = value in self.partial_of
         if partial:
             # The last index is the program's own: it says which elements these are.
@@ -273,7 +292,7 @@ class Expansion:
         parts = [element(dict(zip(reduced, chosen, strict=True))) for chosen in product(*starts)]
         if count is not None:
             parts = self.around_their_mean(parts, count)
-        join = JOINED[REDUCTIONS.get(equation.op, "sum")]
+        join = JOINED[_operation(item)]
         return reduce(lambda x, y: self.arena.make(join, (x, y), None, value.dtype), parts)
 
     def indices_of(
@@ -296,21 +315,21 @@ class Expansion:
             starts.append(range(0, n if extent else 1, extent or 1))
         return axes, starts
 
-    def cut(self, value: FlatValue, reduced: Sequence[Axis]) -> int | None:
+    def cut(self, value: FlatValue, reduced: Sequence[Axis], behind: bool = False) -> int | None:
         """Which of the axes that a value of a step reduces over is spread over the programs that share a tile of rows,
         so that each program reduces its own elements and they exchange the results; None where it is not done so."""
         place = self.placement
         if not place.partial or self.block_of.get(value) is None or value.dtype in HALVES:
             return None
-        if value.maker.equation.op not in REDUCTIONS:
-            return None
         if any(self.axis_class(value, d) in place.grid for d in range(len(value.dims))):
             return None
-        lists = any(not isinstance(n, int) for n in value.dims[len(self.rows) :])
-        if lists and not place.spacious:
-            return None
         found = [s for s, axis in enumerate(reduced) if axis.axis_class in place.grid]
-        if len(found) != 1:
+        behind = behind or value in self.parted
+        if len(found) != 1 or not (behind or reduced_apart(value.maker, found[0], self.made)):
+            return None
+        # What a contraction is taken of in parts is larger than these are.
+        lists = any(not isinstance(n, int) for n in value.dims[len(self.rows) :])
+        if lists and not place.spacious and value.maker.equation.op != "contract":
             return None
         axis = reduced[found[0]]
         return found[0] if place.once(self.axis("own", axis.extent, axis.axis_class, 0)) else None
@@ -331,19 +350,93 @@ class Expansion:
             distance = make("sub", (make("div", (total, size), None, value.dtype), around), None, value.dtype)
             square = make("mul", (distance, distance), None, value.dtype)
             number = make("add", (number, make("mul", (size, square), None, value.dtype)), None, value.dtype)
-        return self.arena.reduce(REDUCTIONS[item.equation.op], (program,), (number,), value.dtype)
+        return self.arena.reduce(_operation(item), (program,), (number,), value.dtype)
 
     def contribution(self, value: FlatValue, indices: Sequence[Expression], program: Axis) -> Expression:
         """What a program contributes to a reduction."""
-        partial = self.partials.get(value)
-        if partial is None:
+        partial = self.partial(value)
+        if partial not in self.kept:
+            self.demand(partial)
+        return self.arena.load(partial, (*indices, self.arena.axis(program)), value.dtype)
+
+    def partial(self, value: FlatValue) -> FlatValue:
+        """The value of what each program contributes to a reduction."""
+        if value not in self.partials:
             dims = (*value.dims, self.placement.programs)
             partial = replace(value, name=f"{value.name}_partial", dims=dims)
             self.partials[value], self.partial_of[partial] = partial, value
             self.block_of[partial] = self.block_of[value]
-        if partial not in self.kept:
-            self.demand(partial)
-        return self.arena.load(partial, (*indices, self.arena.axis(program)), value.dtype)
+        return self.partials[value]
+
+    def meet_behind(self, around: FlatScan) -> None:
+        """Have the loops inside of a step emit what programs contribute to reductions that their own steps do not wait
+        for: the programs meet behind such a loop, not in every step of it. With f done to each element by itself, and
+        the inner reduction over the elements of one program:
+
+        ``scan (emitting f (reduce op xs)) = map (f . reduce op) . scan (emitting (map (reduce op) xs))``
+
+        Lists of the caller are not made so: they may be long, and each program would have one of its own.
+        """
+        for scan in around.items:
+            if isinstance(scan, FlatScan):
+                self.meet_behind(scan)
+                self.emit_contributions(scan)
+
+    def emit_contributions(self, scan: FlatScan) -> None:
+        """Do so for one loop."""
+        for place, reductions in reductions_behind(scan, self.made, self.taken_apart).items():
+            value, output = scan.emitted[place].value, scan.outputs[place]
+            if any(len(self.parts.all(each)) > 1 for each in (value, *reductions)):
+                continue
+            for reduction in reductions:
+                if reduction not in self.parted:
+                    levels = len(scan.levels)
+                    own = reduction.dims[levels:]
+                    dims = (*output.dims[: levels + 1], *own, self.placement.programs)
+                    self.parted[reduction] = replace(reduction, name=f"{reduction.name}_partial", dims=dims, maker=None)
+                    self.parted_of[self.parted[reduction]] = reduction, output
+                    self.block_of[self.parted[reduction]] = self.block_of[output]
+            made = replace(output, role="value", maker=value.maker, height=value.height + 1)
+            self.behind[output], self.emitted[made], self.list_of[made] = made, (scan, value), output
+            self.block_of[made] = self.block_of[output]
+
+    def taken_apart(self, item: FlatEquation) -> bool:
+        """Whether programs take a reduction apart, each over its elements."""
+        if item.equation.op == "sum_of_squares" or item.output.lead != self.block_of[item.output].levels:
+            return False
+        return self.cut(item.output, self.reduced_axes(item, item.output)[0], behind=True) is not None
+
+    def computed_behind(self, scan: FlatScan, value: FlatValue, indices: Sequence[Expression]) -> Expression:
+        """An element of a list, of what its programs contributed to it in the steps of a loop.
+
+        Arguments:
+            scan, value: the loop, and what its step would emit.
+            indices: of the element in the list.
+        """
+        count = len(scan.levels)
+        levels = {**dict(zip(scan.levels, indices)), scan.level: indices[count]}
+
+        def element(value: FlatValue, own: Sequence[Expression]) -> Expression:
+            if value in self.parted:
+                program = self.axis("reduced", self.placement.programs, PROGRAM, value.height)
+                place = (*indices[: count + 1], *own, self.arena.axis(program))
+                number = self.arena.load(self.parted[value], place, value.dtype)
+                return self.arena.reduce(_operation(value.maker), (program,), (number,), value.dtype)
+            item = value.maker
+
+            def operand(j: int, own: Sequence[Expression]) -> Expression:
+                reference = item.operands[j]
+                if self.block_of.get(reference.value) is scan:
+                    return element(reference.value, own)
+                return self.at(reference.value, self.indices_of(reference, levels, own))
+
+            return ELEMENTS[item.equation.op](self.arena, item.equation, list(own), operand, ())
+
+        return element(value, indices[count + 1 :])
+
+    def made(self, value: FlatValue) -> bool:
+        """Whether a step makes a value."""
+        return self.block_of.get(value) is not None
 
     def share(self, value: FlatValue) -> int | None:
         """Of a sum of squares, how many elements each program has; None where they have more or less, and for any other
@@ -495,12 +588,19 @@ class Expansion:
         for emitted, output in zip(scan.emitted, scan.outputs, strict=True):
             if 0 in output.dims or not (output in self.group.wanted or self.block_of.get(output) is not None):
                 continue
+            if output in self.behind:
+                continue
             whole = self.block_of.get(emitted.value) is not scan or self.loaded(emitted.value)
             for part in (emitted.value,) if whole else self.parts.all(emitted.value):
                 made, own = root(Reference(part, emitted.lead))
                 _, index = self.parts.whole(part, self.place(part, emitted.lead)[1])
                 own_index = index[len(index) - len(own) :]
                 made.stores.append(Store(output, (*rows, self.arena.axis(scan.level.axis), *own_index)))
+        for reduction, parted in self.parted.items():
+            if self.block_of[reduction] is scan:
+                made, own = root(Reference(self.partial(reduction), reduction.lead))
+                index = (*rows, self.arena.axis(scan.level.axis), *map(self.arena.axis, own))
+                made.stores.append(Store(parted, index))
         for value in self.kept:
             if self.block_of.get(value) is scan:
                 made, _ = root(Reference(value, value.lead))
@@ -521,6 +621,11 @@ class Expansion:
     def all_roots(self) -> Iterable[Root]:
         for roots in (*self.roots.values(), *self.initial.values()):
             yield from roots
+
+
+def _operation(item: FlatEquation) -> str:
+    """What an equation reduces by."""
+    return REDUCTIONS.get(item.equation.op, "sum")
 
 
 def _row_name(extent: Dimension, place: int) -> str:

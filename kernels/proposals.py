@@ -21,7 +21,7 @@ from .flat import FlatEquation, FlatScan, FlatValue, Unsupported
 from .groups import Group, members
 from .loop_tree import Tree
 from .partition import Partition
-from .parts import cut_classes, cut_reductions
+from .parts import awaited_reductions, cut_classes, cut_reductions
 from .placement import DOT, PROGRAM, WAITING, Placement, power_of_two
 from .request import BATCHES, LEANEST, Request
 from .scheduling import Builder
@@ -127,6 +127,8 @@ def _streamed(steps: Steps, request: Request, rows: int) -> Iterator[Proposal]:
 
 def _cooperative(steps: Steps, request: Request, rows: int) -> Iterator[Proposal]:
     """Several programs own rows together, each a part of an axis."""
+    for placement in _meeting_behind(steps, request, rows):
+        yield _sized(steps, placement, request)
     steps = steps.narrowed
     if steps.spread is None:
         raise Unsupported("its carries have no dimension to be spread over programs")
@@ -185,6 +187,33 @@ def _over_programs(steps: Steps, request: Request, rows: int) -> Iterator[Placem
                 waiting=waiting,
                 **separated,
             )
+
+
+def _meeting_behind(steps: Steps, request: Request, rows: int) -> Iterator[Placement]:
+    """Placements that spread an axis of the carries over programs and hold everything else on the chip, where a step
+    reads nothing that is summed over this axis: the programs meet behind the loop, not in every step. The matrix states
+    of a delta rule are such, with the keys' gradients as sums over the values' axis."""
+    group, axes = steps.group, steps.axes
+    carried = [(scan, carry) for scan in group.scans for carry in scan.carries]
+    found = {axes.of(carry, d) for scan, carry in carried for d in range(len(scan.levels), len(carry.dims))}
+    for number in sorted(found - axes.free() - {None}):
+        extent = axes.extents[number]
+        if not isinstance(extent, int) or awaited_reductions(group.scans, axes, {number}):
+            continue
+        for block in (request.block,) if request.block else (64, 32, 16, 8):
+            programs = -(-extent // block)
+            if 1 < programs <= request.chip.multiprocessors:
+                yield Placement(
+                    "cooperative",
+                    rows=rows,
+                    own={number: block, PROGRAM: 1},
+                    resident=True,
+                    grid=frozenset((number, PROGRAM)),
+                    programs=programs,
+                    exchanged=True,
+                    partial=True,
+                    spacious=request.rows <= BATCHES[-1],
+                )
 
 
 def _separated(steps: Steps, request: Request) -> dict[str, int]:
@@ -337,7 +366,7 @@ def _halved(placement: Placement, made: Estimate, least: int) -> Placement | Non
         for a in made.largest_axes
         if a.role in ("own", "reduced") and placement.block(a) > (least if isinstance(a.extent, int) else 1)
     ]
-    if placement.strategy == "resident":
+    if placement.resident and not placement.unrolled:
         # What is whole stays whole; a list never is.
         axes = [a for a in axes if not isinstance(a.extent, int)]
     if axes:

@@ -151,6 +151,8 @@ class _Scheduler(Expansion):
                     storage[output] = Storage("scratch", output, parity=self.block_of[output], private=groups)
                 elif output in self.group.wanted:
                     storage[output] = Storage("buffer", output)
+        for parted in self.parted.values():
+            storage[parted] = Storage("scratch", parted, parity=self.block_of[parted])
         for value in self.kept:
             scan = self.block_of.get(value)
             axes, _ = self.place(value, value.lead) if scan is not None else (self.own_axes(value, len(self.rows)), ())
@@ -233,6 +235,7 @@ class _Scheduler(Expansion):
         roots = self.roots.get(scan, [])
         maker: dict[FlatValue, Root] = {r.value: r for r in roots if r.value is not None and r.value in self.kept}
         loop_of = {v: s for s in inner for v in (*s.last, *s.outputs)}
+        loop_of.update((parted, s) for r, parted in self.parted.items() for s in inner if self.block_of[r] is s)
         level: dict[Root | FlatScan, int] = {}
 
         def level_of(node: Root | FlatScan) -> int:
@@ -266,16 +269,19 @@ class _Scheduler(Expansion):
             for root in roots:
                 if level[root] == depth:
                     axes = wide(root.axes)
-                    if axes not in stages:
-                        stages[axes] = Stage(axes, [])
-                        items.append(stages[axes])
-                    stages[axes].roots.append(root)
+                    stages.setdefault(axes, Stage(axes, [])).roots.append(root)
             for stage in stages.values():
                 stage.roots = self.ordered(stage.roots, maker)
+            # One barrier serves all that programs contribute before it.
+            items.extend(sorted(stages.values(), key=self.joins))
             for other in inner:
                 if level[other] == depth:
                     items.append(self.loop(other, storage, own))
         return items
+
+    def joins(self, stage: Stage) -> bool:
+        """Whether a stage reads what several programs contributed to a reduction."""
+        return any(v in self.partial_of or v in self.parted_of for r in stage.roots for v in r.expression.loads)
 
     def own_use(self, root: Root, value: FlatValue) -> bool:
         """Whether a root reads a kept value only where the value's own stage computes it."""

@@ -26,6 +26,7 @@ from .hooks import Access, InstrumentError, installed
 from .kernel_harness import attention_decoder, model_of, named, shortened, traced
 from .poison import poisoned_empty
 from .schedules import Deadlock, shuffled_schedules
+from .test_meeting_behind import read_across
 from .test_sizes import lstms
 
 SEEDS = range(3)
@@ -36,6 +37,8 @@ STEPS = {
     # Its programs have as many columns each: their sums of squares are around their own means.
     "layer_norm_lstm_of_six": shortened(lstms(6, norm=True)[0]),
     "attention_decoder": attention_decoder(5),
+    # Programs meet behind a loop, and in the backward behind those of each segment.
+    "read_across": read_across(),
 }
 REQUESTS = {
     "streamed": Request(force="streamed", block=4),
