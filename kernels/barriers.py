@@ -9,7 +9,7 @@ so the locations are (value, half); and where an index is that of a loop, its st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .expressions import Axis, Expression, subterms
@@ -127,10 +127,30 @@ class _Pending:
 
 
 class _Run:
-    """One run in thought; stops at the first stage that needs a barrier which is not there."""
+    """One run in thought; stops at the first stage that needs a barrier which is not there.
 
-    def __init__(self, tree: Tree, placement: Placement, before: dict[Stage, str], steps: tuple[int, int]):
+    Arguments:
+        tree, placement: what runs.
+        before: the barriers.
+        steps: of loops, and of loops inside of them.
+        tiles: how many tiles of rows run, one after another.
+        listed: what of one tile lies where that of another one does.
+        between: the barrier between tiles.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        placement: Placement,
+        before: Mapping[Stage, str],
+        steps: tuple[int, int],
+        tiles: int = 1,
+        listed: Collection[FlatValue] = (),
+        between: str | None = None,
+    ):
         self.tree, self.placement, self.before, self.steps = tree, placement, before, steps
+        self.tiles, self.listed, self.between = tiles, listed, between
+        self.tile = 0
         self.pending: dict[tuple, list[_Pending]] = {}
         self.position: dict[FlatScan, int] = {}
         self.index: dict[Axis, int] = {}
@@ -139,15 +159,12 @@ class _Run:
     def location(self, access: Access) -> tuple:
         storage = access.storage
         if storage.kind == "buffer":
-            return (
-                storage.buffer,
-                storage.shift,
-                self.position.get(storage.step, 0) if storage.step is not None else None,
-            )
+            step = self.position.get(storage.step, 0) if storage.step is not None else None
+            return (storage.buffer, storage.shift, step, self.tile)
         half = self.position.get(storage.parity, 0) if storage.parity is not None else 0
         if access.following:
             half += 1
-        return (storage.buffer, half % 2)
+        return (storage.buffer, half % 2, None if storage.buffer in self.listed else self.tile)
 
     def at(self, access: Access) -> tuple[int | None, ...]:
         """The steps of an access's loops."""
@@ -169,22 +186,26 @@ class _Run:
 
     def missing(self) -> tuple[Stage, str] | None:
         """A stage before which a barrier is missing, and its kind."""
-        for stage in self.events(self.tree.items):
-            kind = self.before.get(stage)
-            if kind == "grid":
-                self.pending = {}
-            elif kind == "program":
-                # Orders a program's accesses among themselves; those of other programs stay pending.
-                self.pending = {
-                    place: [replace(x, settled=True) for x in found] for place, found in self.pending.items()
-                }
-            needed = self.needed(stage)
-            if needed is not None:
-                return stage, needed
-            for access in self.known[stage]:
-                made = _Pending(access.write, access.owner, self.at(access))
-                self.pending.setdefault(self.location(access), []).append(made)
+        for tile in range(self.tiles):
+            self.tile = tile
+            if tile:
+                self.pass_barrier(self.between)
+            for stage in self.events(self.tree.items):
+                self.pass_barrier(self.before.get(stage))
+                needed = self.needed(stage)
+                if needed is not None:
+                    return stage, needed
+                for access in self.known[stage]:
+                    made = _Pending(access.write, access.owner, self.at(access))
+                    self.pending.setdefault(self.location(access), []).append(made)
         return None
+
+    def pass_barrier(self, kind: str | None) -> None:
+        if kind == "grid":
+            self.pending = {}
+        elif kind == "program":
+            # Orders a program's accesses among themselves; those of other programs stay pending.
+            self.pending = {place: [replace(x, settled=True) for x in found] for place, found in self.pending.items()}
 
     def needed(self, stage: Stage) -> str | None:
         kind = None
@@ -207,8 +228,7 @@ def place_barriers(tree: Tree, placement: Placement) -> None:
         ['Barrier', 'Stage']
     """
     before: dict[Stage, str] = {}
-    nested = any(isinstance(item, Loop) for loop in tree.loops() for item in loop.items)
-    runs = [steps for steps in STEPS if nested or steps[0] == steps[1]]
+    runs = _numbers_of_steps(tree)
     for steps in runs:
         while (found := _Run(tree, placement, before, steps).missing()) is not None:
             stage, kind = found
@@ -231,6 +251,39 @@ def place_barriers(tree: Tree, placement: Placement) -> None:
         return out
 
     tree.items = insert(tree.items)
+
+
+def barrier_between_tiles(tree: Tree, placement: Placement, listed: Collection[FlatValue]) -> str | None:
+    """The kind of the barrier that programs need from one tile of rows to the next one whose values lie where those of
+    the first did; None where they need none.
+
+    Arguments:
+        tree: with its barriers.
+        placement: what it was built for.
+        listed: what lies in memory that the tiles share.
+    """
+    before: dict[Stage, str] = {}
+
+    def note(items: Sequence[Stage | Loop | Barrier]) -> None:
+        for place, item in enumerate(items):
+            if isinstance(item, Barrier):
+                before[items[place + 1]] = item.kind
+            elif isinstance(item, Loop):
+                note(item.initial)
+                note(item.items)
+
+    note(tree.items)
+
+    def serves(kind: str | None) -> bool:
+        runs = (_Run(tree, placement, before, steps, 2, listed, kind) for steps in _numbers_of_steps(tree))
+        return all(run.missing() is None for run in runs)
+
+    return next(kind for kind in (None, "program", "grid") if serves(kind))
+
+
+def _numbers_of_steps(tree: Tree) -> list[tuple[int, int]]:
+    nested = any(isinstance(item, Loop) for loop in tree.loops() for item in loop.items)
+    return [steps for steps in STEPS if nested or steps[0] == steps[1]]
 
 
 def needs_grid(tree: Tree) -> bool:

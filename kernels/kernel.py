@@ -40,14 +40,17 @@ class Argument:
 
 @dataclass(frozen=True)
 class Tiles:
-    """The number of tiles of `block` that cover a product of extents: one axis of a grid."""
+    """The number of tiles of `block` that cover a product of extents, or `most` where they are more: one axis of a
+    grid."""
 
     extents: tuple[int | Size, ...]
     block: int = 1
+    most: int | None = None
 
     def count(self, lookup: Callable[[str], int]) -> int:
         total = prod(e if isinstance(e, int) else int(e.evaluate(lookup)) for e in self.extents)
-        return -(-total // self.block)
+        tiles = -(-total // self.block)
+        return tiles if self.most is None else min(tiles, self.most)
 
 
 Factors = tuple[int | Size | Tiles, ...]

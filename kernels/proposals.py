@@ -23,7 +23,7 @@ from .loop_tree import Tree
 from .partition import Partition
 from .parts import awaited_reductions, cut_classes, cut_reductions
 from .placement import DOT, PROGRAM, WAITING, Placement, power_of_two
-from .request import BATCHES, LEANEST, Request
+from .request import BATCHES, LEAN, Request
 from .scheduling import Builder
 from .sums import with_independent_sums
 
@@ -171,7 +171,7 @@ def _over_programs(steps: Steps, request: Request, rows: int) -> Iterator[Placem
         # Blocks that are loaded together wait once, and take registers and shared memory.
         kinds = ((True, WAITING), (True, WAITING // 4), (False, 0))
         # Blocks that are written one after another, as resident ones are, tempt the compiler to hold many of them.
-        for resident, waiting in kinds[-1:] if exact or request.lean == LEANEST else kinds:
+        for resident, waiting in kinds[-1:] if exact or request.lean >= LEAN else kinds:
             yield Placement(
                 "cooperative",
                 rows=rows,
@@ -349,13 +349,17 @@ LARGEST_TILE = 16_384
 def _fewest_rows(group: Group, placement: Placement, request: Request) -> int:
     """The fewest rows that a tile may be halved to: where tensor cores multiply, they are left with their sixteen."""
     exact = request.numerics.precision == "ieee" and not _halves(group)
-    contracts = any(
+    return min(placement.rows, DOT) if takes_weights(group) and not exact else 1
+
+
+def takes_weights(group: Group) -> bool:
+    """Whether a step multiplies by matrices that all rows share."""
+    return any(
         item.equation.op == "contract" and item.reduced and any(not reference.lead for reference in item.operands)
         for scan in group.scans
         for item in scan.items
         if isinstance(item, FlatEquation)
     )
-    return min(placement.rows, DOT) if contracts and not exact else 1
 
 
 def _halved(placement: Placement, made: Estimate, least: int) -> Placement | None:

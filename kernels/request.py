@@ -12,8 +12,10 @@ STRATEGIES = ("resident", "streamed", "cooperative")
 BATCHES = (32, 512)
 """Up to how many rows a batch is small, and up to how many it is of middle size: each kind has kernels of its own."""
 _TYPICAL = (32, 128, 8192)
-LEANEST = 3
+LEANEST = 4
 """How often a kernel that spills is planned again."""
+LEAN = 3
+"""From which time on weights are read again in every step."""
 
 
 def typical_rows(rows: int) -> int:
@@ -39,7 +41,7 @@ class Request:
         block: the most elements of an axis, and rows, that are computed at once; None leaves it to the strategy.
         rows: for how many rows scans are planned, see `typical_rows`.
         lean: how often the compiler has found that the kernel spills registers: it gets more threads first, then holds
-            less ahead, and in the end reads weights again in every step.
+            less ahead, or fewer rows where no tensor core needs them, and in the end reads weights again in every step.
     """
 
     target: str = "sm_90"

@@ -18,9 +18,11 @@ from .groups import Group
 from .kernel import Kernel
 from .partition import Partition
 from .placement import Placement, power_of_two
-from .proposals import PROPOSALS, Proposal, Steps, pointwise
+from .proposals import PROPOSALS, Proposal, Steps, pointwise, takes_weights
 from .request import STRATEGIES, Request
 
+MOST_RESIDENT = 16
+"""About how many warps of kernels with loops a multiprocessor holds: each takes many registers."""
 LARGEST_ROWS = 64
 """The most rows of a tile."""
 
@@ -46,13 +48,22 @@ def plan_kernel(
         proposal, why = _scan(parts, group, request)
     else:
         proposal, why = pointwise(parts, group, request), "no sequential axis"
-    placement = proposal.placement
+    placement = _at_once(proposal, request)
     name = "scan" if group.scans else "pointwise"
     kernel, buffers = emit(proposal.trees, placement, name, parts.program, ragged, request.numerics)
     # What a loop holds for all steps is worth more than a second program beside it.
     registers = request.chip.registers_per_thread if group.scans and request.chip.backend == "cuda" else None
     kernel = replace(kernel, why=why, header=header(parts, kernel, buffers, why, placement), registers=registers)
     return kernel, buffers, Choice(placement, proposal.estimate, why)
+
+
+def _at_once(proposal: Proposal, request: Request) -> Placement:
+    """The placement of a proposal with the number of tiles that there is memory for: about as many as run at once.
+    Where a test asks for small blocks it is one, so that tiles follow on each other."""
+    place = proposal.placement
+    resident = request.chip.multiprocessors * max(1, MOST_RESIDENT // place.warps)
+    count = 1 if request.block else max(1, resident // (place.programs * place.groups * len(proposal.trees)))
+    return replace(place, at_once=count, branches=tuple(replace(each, at_once=count) for each in place.branches))
 
 
 def header(
@@ -88,7 +99,7 @@ def _scan(parts: Partition, group: Group, request: Request) -> tuple[Proposal, s
             break
         try:
             best: Proposal | None = None
-            for rows in _row_tiles(request):
+            for rows in _row_tiles(group, request):
                 for proposal in _side_by_side(steps, request, name, rows):
                     lacks = proposal.estimate.lacks(chip)
                     if lacks and (request.strict or not request.force):
@@ -121,14 +132,15 @@ def _scan(parts: Partition, group: Group, request: Request) -> tuple[Proposal, s
     return found[name], f"a step of {request.rows} rows is estimated at {taken}{beside}"
 
 
-def _row_tiles(request: Request) -> Iterator[int]:
+def _row_tiles(group: Group, request: Request) -> Iterator[int]:
     """The numbers of rows that tiles may have, the smallest first."""
-    # A matrix product of a tensor core has sixteen rows or more.
-    rows = 16
+    # A matrix product of a tensor core has sixteen rows or more; what needs none can do with fewer registers.
+    less = 0 if takes_weights(group) else 2 * request.lean
+    rows, most = max(1, 16 >> less), max(1, LARGEST_ROWS >> less)
     if request.block:
         yield min(rows, power_of_two(request.block))
         return
-    while rows <= LARGEST_ROWS:
+    while rows <= most:
         yield rows
         rows *= 2
 

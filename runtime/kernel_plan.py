@@ -231,7 +231,9 @@ def _operation(body: Lambda) -> tuple[str, Source | None]:
 
 
 def tiles_text(tiles: Tiles) -> str:
-    """An axis of a grid as text: "⌈B·T/128⌉"."""
+    """An axis of a grid as text: "⌈B·T/128⌉", "min(⌈B/16⌉, 264)"."""
+    if tiles.most is not None:
+        return f"min({tiles_text(replace(tiles, most=None))}, {tiles.most})"
     number = math.prod(extent for extent in tiles.extents if isinstance(extent, int))
     sizes = [str(extent) for extent in tiles.extents if not isinstance(extent, int)]
     if not sizes:

@@ -14,14 +14,16 @@ from foldfuse.compiler.errors import StrategyError
 from foldfuse.compiler.ir import Graph
 from foldfuse.compiler.sizes import Named
 from foldfuse.kernels.barriers import needs_grid
+from foldfuse.kernels.estimate import WRITTEN
 from foldfuse.kernels.flat import FlatOpaque, FlatScan, FlatValue, Item, Unsupported, flatten
+from foldfuse.kernels.kernel import total
 from foldfuse.kernels.loop_tree import Barrier, Loop, Tree
 from foldfuse.kernels.partition import KernelStep, partition
 from foldfuse.kernels.proposals import PROPOSALS, Proposal, Steps
 from foldfuse.kernels.request import STRATEGIES, Request, typical_rows
 from foldfuse.runtime import fused
 
-from .cells import CELLS, graphs
+from .cells import CELLS, MORE_CELLS, graphs
 from .programs import PROGRAMS, recurrences
 
 # --- the flat program -------------------------------------------------------------------------------------------------
@@ -410,6 +412,46 @@ def test_tiles_grow_with_the_batch() -> None:
     graph = graphs(*CELLS["lstm"](64), operands="bf16").forward
     placements = [loops(planned(graph, rows=typical_rows(rows)))[0].choice.placement for rows in (16, 100)]
     assert [(p.strategy, p.rows) for p in placements] == [("resident", 16)] * 2
+
+
+@pytest.mark.parametrize("width", [16, 128])
+def test_the_memory_of_lists_does_not_grow_with_the_batch(width: int) -> None:
+    """A state of 128 × 128 of each step of a segment is two megabytes a row."""
+    graph = graphs(*CELLS["delta_rule"](width), operands="bf16").backward
+    for rows in (16, 100, 5000):
+        kernel = loops(planned(graph, rows=typical_rows(rows)))[0].kernel
+        scratch = [a.extent for a in kernel.arguments if a.kind == "scratch" and Named("segment1") in a.extent]
+
+        def elements(batch: int, scratch: list = scratch) -> int:
+            lookup = {"B": batch, "segment1": 32, "T": 4096}.__getitem__
+            return sum(total((extent,), lookup) for extent in scratch)
+
+        assert scratch and elements(1) < elements(10_000) == elements(20_000)
+        # As many tiles run at once as there is memory for.
+        assert kernel.programs({"B": 20_000})[0] == kernel.grid[0].most
+
+
+def test_a_matrix_state_is_spread_where_its_programs_need_not_meet() -> None:
+    """The gradients of keys are sums over the values, which no step reads: the programs meet behind a segment."""
+    loop = loops(planned(graphs(*CELLS["delta_rule"](128), operands="bf16").backward))[0]
+    placement = loop.choice.placement
+    assert (placement.strategy, placement.rows, placement.partial) == ("cooperative", 1, True)
+    # A program holds all keys of its values.
+    assert sorted(placement.own.values()) == [1, 32] and placement.programs == 4
+    assert all(Named("segment1") not in trips for trips in loop.kernel.account.barriers)
+
+
+def test_a_sum_is_not_written_out_in_many_blocks() -> None:
+    """The compiler would take minutes for what comes out."""
+    loop = loops(planned(graphs(*CELLS["delta_rule"](1024), operands="bf16").backward))[0]
+    assert 1 <= loop.choice.estimate.written <= WRITTEN
+    assert len(loop.kernel.source.splitlines()) < 400
+
+
+def test_rows_that_no_tensor_core_needs_are_given_up_first() -> None:
+    graph = graphs(*MORE_CELLS["gated_delta"](16)).backward
+    tiles = [loops(planned(graph, lean=lean))[0].choice.placement.rows for lean in range(3)]
+    assert tiles[0] == 16 and tiles[-1] == 1
 
 
 def test_the_kinds_of_batch() -> None:

@@ -222,6 +222,7 @@ def test_formulas(terms, text):
         (Tiles((B, 3, T), 8), "⌈3·B·T/8⌉"),
         (Tiles((B, T)), "B·T"),
         (Tiles((100,), 16), "7"),
+        (Tiles((B,), 16, 264), "min(⌈B/16⌉, 264)"),
         (Tiles(()), "1"),
     ],
 )

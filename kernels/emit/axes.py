@@ -84,6 +84,16 @@ class AxisWriter(Writer):
         for axis in rows:
             self.axis_mask[axis] = self.row_mask
 
+    def bind_place(self) -> None:
+        """Write where in the memory for lists this program has those of its rows, and how many rows there is memory
+        for."""
+        count = self.placement.rows
+        number, every = (f"(tl.full((), 0, tl.int64) + tl.{of}(0))" for of in ("program_id", "num_programs"))
+        lanes = f"{number} * {count} + tl.arange(0, {count})"
+        one = Tile(number) if count == 1 else Tile(lanes, (self.dim("row", count),))
+        self.place = self.assign("place", one)
+        self.places = self.assign("places", Tile(every if count == 1 else f"{every} * {count}"))
+
     def row_count(self) -> str:
         """The text of the number of rows."""
         # The first factor is 64 bits wide, and so is every product with a list size: offsets may pass 2^31.
@@ -253,10 +263,13 @@ class AxisWriter(Writer):
 
     # --- addresses ----------------------------------------------------------------------------------------------------
 
-    def offset(self, indices: Sequence[Expression], extents: Sequence[Dimension]) -> Tile:
-        """The offset of an element of a contiguous array; of flat lists, by their tables."""
-        out: Tile | None = None
-        flat = flat_size(extents, self.flat)
+    def offset(
+        self, indices: Sequence[Expression], extents: Sequence[Dimension], first: Tile | None = None
+    ) -> Tile:
+        """The offset of an element of a contiguous array; of flat lists, by their tables. `first` is the index along a
+        dimension in front of these."""
+        out = first
+        flat = flat_size(extents, self.flat) if first is None else None
         if flat is not None:
             out = self.flat_offset(flat, indices[0], indices[1])
             indices, extents = indices[2:], extents[2:]

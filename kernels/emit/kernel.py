@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
-from ..barriers import loaded_values, needs_grid, written_values
+from ..barriers import barrier_between_tiles, loaded_values, needs_grid, written_values
 from ..expressions import Axis, Expression, subterms
 from ..flat import FlatProgram, FlatValue
 from ..kernel import Account, Argument, Kernel, Tiles, collected
@@ -42,16 +42,19 @@ def emit(
     placements = placement.branches or (placement,)
     first: KernelWriter | None = None
     bodies, cooperative = [], False
-    for branch, (tree, own) in enumerate(zip(trees, placements, strict=True)):
-        writer = KernelWriter(tree, own, name, program, ragged, numerics)
+    writers = [KernelWriter(*pair, name, program, ragged, numerics) for pair in zip(trees, placements, strict=True)]
+    listed = any(writer.listed for writer in writers)
+    looped = bool(trees[0].rows) and (listed or any(map(needs_grid, trees)))
+    for branch, writer in enumerate(writers):
         if first is None:
             first = writer
         else:
             writer.share(first)
-        bodies.append(writer.body(branch, len(trees)))
+        bodies.append(writer.body(branch, len(trees), looped))
         cooperative |= writer.uses_grid
     arguments = (*first.pointers.values(), *first.sizes.values())
-    grid = [Tiles(tuple(a.extent for a in trees[0].rows), placement.rows)]
+    most = placement.at_once if listed else None
+    grid = [Tiles(tuple(a.extent for a in trees[0].rows), placement.rows, most)]
     third = max(len(trees), placement.groups)
     if placement.programs > 1 or third > 1:
         grid.append(Tiles((placement.programs,)))
@@ -109,27 +112,34 @@ class KernelWriter(ReductionWriter):
             other.read, other.stores, other.operations, other.barriers
         )  # fmt: skip
 
-    def body(self, branch: int, branches: int) -> list[str]:
-        """The lines of the function, or of one of several that stand side by side."""
+    def body(self, branch: int, branches: int, looped: bool) -> list[str]:
+        """The lines of the function, or of one of several that stand side by side; `looped` if there may be fewer
+        programs than tiles of rows."""
         self.branch, self.branches = branch, branches
         top = Scope([], 1)
         self.scopes = [top]
         self.arrivals = self.fresh("arrivals")
-        head = self.open_tiles() if needs_grid(self.tree) and self.tree.rows else None
+        head = self.open_tiles() if looped else None
         own = self.scope
         self.bind_rows()
         begin = len(own.lines)
         self.run_items(self.tree.items, None)
+        between = barrier_between_tiles(self.tree, self.placement, self.listed) if self.listed else None
+        if between is not None:
+            self.barrier(Barrier(between))
         if self.uses_grid:
             own.lines.insert(begin, "    " * own.indent + f"{self.arrivals} = 0")
         return [*top.lines, head, *own.lines] if head is not None else top.lines
 
     def open_tiles(self) -> str:
-        """Open a loop over tiles of rows, and give its head: programs that wait for each other all run at once, so
-        there may be fewer of them than tiles. What no tile decides, such as weights, stands before the loop."""
+        """Open a loop over tiles of rows, and give its head: programs that wait for each other all run at once, and
+        programs whose lists lie in memory are as many as there is memory for, so there may be fewer of them than tiles.
+        What no tile decides, such as weights, stands before the loop."""
         count, total = self.placement.rows, self.row_count()
         tiles = self.assign("tiles", Tile(f"({total} + {count - 1}) // {count}" if count > 1 else total))
         self.tile = self.fresh("tile")
+        if self.listed:
+            self.bind_place()
         self.scopes = [*self.scopes, Scope([], 2)]
         return f"    for {self.tile} in range(tl.program_id(0), {tiles.text}, tl.num_programs(0)):"
 

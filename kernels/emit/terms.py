@@ -8,6 +8,7 @@ from ...compiler.sizes import ROWS_OF, flat_size, stored
 from ..barriers import own_tile, written_values
 from ..expressions import Expression
 from ..flat import FlatScan, FlatValue
+from ..kernel import Tiles
 from ..operations import BYTES, HALVES, TYPES, apply, cast, number, widened
 from ..tiles import Tile, combine
 from .axes import AxisWriter
@@ -219,10 +220,16 @@ class TermWriter(AxisWriter):
                 indices = (*indices[:dim], self.arena.plus(indices[dim], start), *indices[dim + 1 :])
             return self.pointer("buffer", buffer), self.offset(indices, buffer.dims)
         buffer = storage.buffer
-        dims = stored(buffer.dims, self.flat)
         halves, copies = (2,) if storage.parity is not None else (), (storage.copies,) if storage.private else ()
+        if buffer in self.listed:
+            rows = len(self.tree.rows)
+            tiles = Tiles(tuple(a.extent for a in self.tree.rows), self.placement.rows, self.placement.at_once)
+            dims, counts = (tiles, self.placement.rows, *buffer.dims[rows:]), (self.places.text, *buffer.dims[rows:])
+            offset = self.offset(indices[rows:], buffer.dims[rows:], self.place)
+        else:
+            dims = counts = stored(buffer.dims, self.flat)
+            offset = self.offset(indices, buffer.dims)
         pointer = self.pointer("scratch", buffer, extent=(*halves, *copies, *dims), written=True)
-        offset = self.offset(indices, buffer.dims)
         current, after = ("0", "0") if storage.parity is None else self.halves[storage.parity]
         copy = after if following else current
         if storage.private:
@@ -231,7 +238,7 @@ class TermWriter(AxisWriter):
             copy = f"{atom}.to(tl.int64)" if copy == "0" else f"({copy} * {storage.copies} + {program})"
         if copy == "0":
             return pointer, offset
-        factors = [copy, *(self.size(n) for n in dims if n != 1)]
+        factors = [copy, *(n if isinstance(n, str) else self.size(n) for n in counts if n != 1)]
         return pointer, combine("+", Tile(" * ".join(factors)), offset)
 
     def number_among(self, programs: Sequence[tuple[int, int]]) -> str:

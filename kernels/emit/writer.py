@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ...compiler.sizes import ROWS_OF, TIMES_OF, Named, Quotient, total_of
+from ...compiler.sizes import ROWS_OF, TIMES_OF, Named, Quotient, flat_size, total_of
 from ..expressions import Axis, Dimension, Expression, dimension
 from ..flat import FlatProgram, FlatValue, origin
 from ..kernel import Argument, Factors, Tiles
@@ -83,11 +83,26 @@ class Writer:
         self.helpers: set[str] = set()
         self.stored = {x.value for stage, _ in tree.stages() for root in stage.roots for x in root.stores}
         self.stored |= {s.buffer for s in map(tree.storage.get, self.stored) if s is not None and s.buffer is not None}
+        self.listed = self.lists_in_memory()
         self.dims: dict[Axis | str, TileDim] = {}
         self.read: list[Factors] = []
         self.stores: list[Factors] = []
         self.operations: list[Factors] = []
         self.barriers: list[Factors] = []
+
+    def lists_in_memory(self) -> frozenset[FlatValue]:
+        """The lists that a step makes and that do not stay on the chip: each program has memory for those of one tile
+        of rows, whatever the batch."""
+        rows = len(self.tree.rows)
+        return frozenset(
+            place.buffer
+            for place in self.tree.storage.values()
+            if rows
+            and place.kind == "scratch"
+            and place.parity is not None
+            and any(not isinstance(n, int) for n in place.buffer.dims[rows:])
+            and flat_size(place.buffer.dims, self.flat) is None
+        )
 
     # --- lines --------------------------------------------------------------------------------------------------------
 
@@ -126,7 +141,10 @@ class Writer:
             if loop.axis is not None and loop.axis not in axes:
                 factors.append(loop.trips)
         if self.tree.rows and not any(a.role == "row" for a in axes):
-            factors.append(Tiles(tuple(a.extent for a in self.tree.rows), self.placement.rows))
+            # What stands before a loop over tiles is done once by each program.
+            before = self.listed and (len(self.scopes) == 1 or scope == 0)
+            most = self.placement.at_once if before else None
+            factors.append(Tiles(tuple(a.extent for a in self.tree.rows), self.placement.rows, most))
         factors.extend(self.placement.alike(axes).values())
         return tuple(factors)
 

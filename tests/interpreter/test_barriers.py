@@ -44,6 +44,7 @@ REQUESTS = {
     "streamed": Request(force="streamed", block=4),
     "cooperative": Request(force="cooperative", block=2),
 }
+MEMORY = {"read_across": "recompute"}
 by_step = pytest.mark.parametrize("step", STEPS)
 by_strategy = pytest.mark.parametrize("strategy", REQUESTS)
 
@@ -97,7 +98,7 @@ class Strict(Recorder):
             raise Found(str(self.findings[0]))
 
 
-def launches(program: Program, request: Request, ragged: bool = False) -> list[Launched]:
+def launches(program: Program, request: Request, ragged: bool = False, memory: str = "auto") -> list[Launched]:
     """The launches of the loops over time in a forward and a backward pass."""
     found = []
 
@@ -108,9 +109,12 @@ def launches(program: Program, request: Request, ragged: bool = False) -> list[L
             after = {name: value.clone() for name, value in buffers.items()}
             found.append(Launched(kernel, before, after, dict(sizes), dict(lengths)))
 
-    batch = harness.examples(program, ragged)
+    # More rows than a tile has: the lists of tiles may lie in the same memory.
+    longest = program.lengths[-1]
+    lengths = (*program.lengths, 1, longest, longest) if ragged else (longest,) * 5
+    batch = harness.examples(replace(program, lengths=lengths), True)
     with mock.patch.object(fused, "launch", noting), fused.requested(request), traced() as trace:
-        harness.model_run(model_of(program), program, batch, ragged)
+        harness.model_run(model_of(program, memory), program, batch, ragged)
     assert len(found) == len(trace.scans) == 2
     return found
 
@@ -133,7 +137,7 @@ def without_one(kernel: Kernel) -> Iterator[tuple[str, Kernel]]:
 @by_strategy
 @by_step
 def test_without_any_one_barrier_something_is_found(step: str, strategy: str, ragged: bool) -> None:
-    for launched in launches(STEPS[step], REQUESTS[strategy], ragged):
+    for launched in launches(STEPS[step], REQUESTS[strategy], ragged, MEMORY.get(step, "auto")):
         assert launched.fault(launched.kernel, 0) is None
         mutants = list(without_one(launched.kernel))
         assert mutants
