@@ -20,8 +20,9 @@ from .expressions import Arena, Axis, Dimension, Expression
 from .flat import FlatEquation, FlatScan, FlatValue, Level, Reference, Unsupported, rounds
 from .groups import Group
 from .loop_tree import Root, Store
+from .meetings import reduced_apart, reductions_behind
 from .operations import HALVES
-from .parts import Parts, packs, reduced_apart, reductions_behind
+from .parts import Parts, packs
 from .placement import PROGRAM, Placement
 
 FREE = frozenset(

@@ -20,8 +20,8 @@ from .expressions import Dimension
 from .flat import FlatEquation, FlatScan, FlatValue, Unsupported
 from .groups import Group, members
 from .loop_tree import Tree
+from .meetings import awaited_reductions, cut_classes, cut_reductions
 from .partition import Partition
-from .parts import awaited_reductions, cut_classes, cut_reductions
 from .placement import DOT, PROGRAM, WAITING, Placement, power_of_two
 from .request import BATCHES, LEAN, Request
 from .scheduling import Builder
