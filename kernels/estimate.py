@@ -31,7 +31,7 @@ EXACT_REGISTERS = 80
 """Registers of a thread that a product in exact precision takes beside its operands and sums."""
 EXACT_TILE = 16 * 32 * 32
 """The largest product (rows × columns × depth) of exact single precision that registers hold."""
-WRITTEN = 32
+WRITTEN = 24
 """The most blocks of a reduction that are written out: the compiler takes minutes for more."""
 LATENCY = 0.5e-6
 """Seconds from a stage's loads to its stores, however little it does."""

@@ -134,9 +134,9 @@ def _scan(parts: Partition, group: Group, request: Request) -> tuple[Proposal, s
 
 def _row_tiles(group: Group, request: Request) -> Iterator[int]:
     """The numbers of rows that tiles may have, the smallest first."""
-    # A matrix product of a tensor core has sixteen rows or more; what needs none can do with fewer registers.
-    less = 0 if takes_weights(group) else 2 * request.lean
-    rows, most = max(1, 16 >> less), max(1, LARGEST_ROWS >> less)
+    # A matrix product of a tensor core has sixteen rows or more; where there is none, rows only take registers.
+    weights = takes_weights(group)
+    rows, most = (16, LARGEST_ROWS) if weights else (1, max(1, LARGEST_ROWS >> 2 * request.lean))
     if request.block:
         yield min(rows, power_of_two(request.block))
         return

@@ -449,9 +449,12 @@ def test_a_sum_is_not_written_out_in_many_blocks() -> None:
 
 
 def test_rows_that_no_tensor_core_needs_are_given_up_first() -> None:
+    rows_of = lambda graph, **request: loops(planned(graph, **request))[0].choice.placement.rows
     graph = graphs(*MORE_CELLS["gated_delta"](16)).backward
-    tiles = [loops(planned(graph, lean=lean))[0].choice.placement.rows for lean in range(3)]
-    assert tiles[0] == 16 and tiles[-1] == 1
+    assert rows_of(graph) == 1
+    assert rows_of(graph, rows=8192) > 1 == rows_of(graph, rows=8192, lean=3)
+    # A product with weights takes sixteen.
+    assert rows_of(graphs(*CELLS["lstm"](16), operands="bf16").backward) == 16
 
 
 def test_the_kinds_of_batch() -> None:
