@@ -177,7 +177,7 @@ class _Run:
                 yield item
             elif isinstance(item, Loop):
                 self.position[item.scan] = 0
-                yield from item.initial
+                yield from (each for each in item.initial if isinstance(each, Stage))
                 for step in range(steps):
                     self.position[item.scan] = step
                     self.index[item.axis] = steps - 1 - step if item.reverse else step

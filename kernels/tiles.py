@@ -88,6 +88,12 @@ def combine(operator: str, left: Tile, right: Tile) -> Tile:
     return Tile(f"{left.at(dims)} {operator} {right.at(dims)}", dims)
 
 
+def one_bit(condition: Tile) -> Tile:
+    """A condition that may be spread over a tile: Triton's interpreter gives a comparison of two numbers the dtype of
+    these where it becomes a tile, which is no mask then."""
+    return condition if condition.dims else Tile(f"True & ({condition.text})")
+
+
 def call(function: str, tiles: Sequence[Tile], *rest: str) -> Tile:
     """A function of tiles."""
     dims = union(tiles)

@@ -10,7 +10,7 @@ from ..expressions import Axis, Dimension, Expression, dimension
 from ..flat import Unsupported
 from ..kernel import Tiles
 from ..placement import MEETING, SEPARATE
-from ..tiles import Tile, broadcast, combine, union
+from ..tiles import Tile, broadcast, combine, one_bit, union
 from .writer import ORDER_OF, Scope, Writer, shape
 
 _NOTHING = object()
@@ -78,7 +78,7 @@ class AxisWriter(Writer):
             length = self.length_of(axis.extent)
             if length is not None:
                 live = combine("<", self.axis_tile[axis], length)
-                live = live if self.row_mask is None else combine("&", self.row_mask, live)
+                live = one_bit(live) if self.row_mask is None else combine("&", self.row_mask, live)
                 self.row_mask = self.assign("live", live)
         # A row that is not there is not read either: in the last segment of a list it lies behind the list's end.
         for axis in rows:

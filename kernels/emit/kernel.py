@@ -13,7 +13,7 @@ from ..kernel import Account, Argument, Kernel, Tiles, collected
 from ..loop_tree import Barrier, Loop, Root, Stage, Storage, Store, Tree
 from ..operations import BYTES
 from ..placement import Placement
-from ..tiles import Tile, TileDim, broadcast, combine, union
+from ..tiles import Tile, TileDim, broadcast, combine, one_bit, union
 from .reductions import ReductionWriter
 from .writer import Numerics, Scope, shape
 
@@ -264,7 +264,7 @@ class KernelWriter(ReductionWriter):
             self.halves[scan] = (half.text, f"(1 - {half.text})")
         alive = around
         if length is not None:
-            alive = self.assign("alive", combine("<", t, length))
+            alive = self.assign("alive", one_bit(combine("<", t, length)))
             alive = alive if around is None else self.assign("alive", combine("&", around, alive))
             # In rows that have ended, elements of the step are not read.
             self.axis_mask[loop.axis] = alive
@@ -361,7 +361,7 @@ class KernelWriter(ReductionWriter):
         there = Tile(f"{row.text} * 0 + {before} < {steps}", row.dims)
         if length is not None:
             there = combine("&", there, combine("<", self.axis_tile[axis], length))
-        self.axis_mask[axis] = self.assign("there", there)
+        self.axis_mask[axis] = self.assign("there", one_bit(there))
 
     def loads_at_step(self, terms: Sequence[Expression], axis: Axis, hints: Sequence[str]) -> list[Tile]:
         """Write loads of the step that the axis of a loop is bound to, and give their tiles."""
