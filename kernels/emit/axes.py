@@ -156,6 +156,10 @@ class AxisWriter(Writer):
         wide = not isinstance(axis.extent, int)
         if block == 1 and start is not None:
             self.axis_tile[axis], self.axis_mask[axis] = Tile(start), None
+            length = self.length_of(axis.extent)
+            if length is not None:
+                live = one_bit(combine("<", Tile(start), length))
+                self.axis_mask[axis] = self.assign(f"{axis.name}_live", live)
             return
         if block == 1:
             self.axis_tile[axis], self.axis_mask[axis] = Tile("0"), None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
 import foldfuse as ff
 from foldfuse.compiler.sizes import Named
+from foldfuse.kernels import proposals
 from foldfuse.kernels.kernel import Kernel, total
 from foldfuse.kernels.request import Request
 from foldfuse.runtime import fused
@@ -94,6 +97,24 @@ def test_lists_of_the_caller_are_no_longer_than_they_are(largest: bool) -> None:
 
 def test_more_steps_than_a_segment() -> None:
     agrees_under(read_across(3, 3), REQUEST, True, (40, 33))
+
+
+@pytest.mark.parametrize("strategy", ["resident", "cooperative"])
+@pytest.mark.parametrize("lengths", [(2, 2), (0, 3, 1)], ids=["padded", "ragged"])
+@pytest.mark.parametrize("name", ["delta_rule", "heads_matmul"])
+def test_lists_one_element_at_a_time(name: str, lengths: tuple[int, ...], strategy: str) -> None:
+    """As tiles of large states have them."""
+    usual = proposals._sized
+
+    def one(steps: Any, placement: Any, request: Any) -> Any:
+        return usual(steps, replace(placement, list_block=1), request)
+
+    program, ragged = named(f"recurrences.{name}.scan"), len(set(lengths)) > 1
+    # Its own block, so that no plan is kept of it or found for it.
+    request = Request(force=strategy, block=1)
+    with mock.patch.object(proposals, "_sized", one):
+        trace = agrees_under(program, request, ragged, lengths, memory="recompute")
+    assert not trace.evaluated and any(", 1):" in kernel.source for kernel in trace.scans)
 
 
 @pytest.mark.parametrize("program", [read_across(), named("recurrences.delta_rule.scan")], ids=lambda p: p.name)
