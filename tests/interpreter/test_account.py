@@ -105,7 +105,8 @@ def test_a_resident_kernel_moves_everything_once(name: str) -> None:
     assert loops
     for each in loops:
         tiles = each.kernel.programs(each.sizes)[0]
-        assert tiles == 2
+        # A step without weights takes its rows one at a time.
+        assert tiles == (ROWS if name == "sum" else 2)
         for argument in each.kernel.arguments:
             if argument.kind == "buffer":
                 tensor = each.tensors[argument.name]
