@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from unittest import mock
+
 import pytest
 import torch
 
 import foldfuse as ff
+from foldfuse.kernels import strategy
 from foldfuse.kernels.request import BATCHES, Request
 from foldfuse.runtime import launch as launching
 from foldfuse.runtime.launch import counts
@@ -47,7 +51,18 @@ def test_fewer_groups_of_programs_than_tiles(
     with installed(grids):
         trace = agrees_under(STEPS[step], REQUEST, layout == "ragged", LENGTHS[layout])
     assert all(kernel.cooperative for kernel in trace.scans)
-    assert grids.found["scan"] == {(groups, 3, 1)}
+    # Lists inside of a step have memory for one tile where small blocks are asked for.
+    assert grids.found["scan"] == {(1 if step == "attention_decoder" else groups, 3, 1)}
+
+
+@pytest.mark.parametrize("layout", LENGTHS)
+def test_lists_of_several_tiles_at_once(layout: str) -> None:
+    """There is memory for those of two tiles, and there are three."""
+    usual, grids = strategy._at_once, Grids()
+    two = lambda proposal, request: replace(usual(proposal, request), at_once=2)
+    with mock.patch.object(strategy, "_at_once", two), installed(grids):
+        agrees_under(attention_decoder(6), REQUEST, layout == "ragged", LENGTHS[layout])
+    assert grids.found["scan"] == {(2, 3, 1)}
 
 
 def test_a_kind_of_batch_has_its_own_kernels_and_no_more() -> None:
