@@ -54,8 +54,8 @@ class Placement:
         list_block: the block of axes whose extent is a list size.
         early, waiting: how many registers of a thread hold what is loaded before it is needed, and blocks that are
             loaded together.
-        at_once: where a step makes lists that do not stay on the chip, for how many tiles of rows there is memory for
-            them: a group of programs takes several tiles, one after another.
+        at_once: where a step makes lists over segments that do not stay on the chip, for how many tiles of rows there
+            is memory for them: a group of programs takes several tiles, one after another.
         branches: where several loop trees stand side by side on the grid, the placement of each.
     """
 

@@ -91,8 +91,8 @@ class Writer:
         self.barriers: list[Factors] = []
 
     def lists_in_memory(self) -> frozenset[FlatValue]:
-        """The lists that a step makes and that do not stay on the chip: each program has memory for those of one tile
-        of rows, whatever the batch."""
+        """The lists over a segment that a step makes, and that do not stay on the chip: each program has memory for
+        those of one tile of rows, whatever the batch. Other lists of a step are as long as lists of the caller."""
         rows = len(self.tree.rows)
         return frozenset(
             place.buffer
@@ -100,7 +100,7 @@ class Writer:
             if rows
             and place.kind == "scratch"
             and place.parity is not None
-            and any(not isinstance(n, int) for n in place.buffer.dims[rows:])
+            and any(isinstance(n, Named) and n.name in self.segments for n in place.buffer.dims[rows:])
             and flat_size(place.buffer.dims, self.flat) is None
         )
 

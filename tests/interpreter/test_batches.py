@@ -17,6 +17,7 @@ from foldfuse.runtime.launch import counts
 from ..programs.recurrences import lstm, rest
 from .hooks import Instrument, Launch, installed
 from .kernel_harness import agrees_under, attention_decoder, named, shortened, traced
+from .test_sizes import lstms
 
 STEPS = {
     "lstm": shortened(named("recurrences.lstm.scan")),
@@ -51,18 +52,20 @@ def test_fewer_groups_of_programs_than_tiles(
     with installed(grids):
         trace = agrees_under(STEPS[step], REQUEST, layout == "ragged", LENGTHS[layout])
     assert all(kernel.cooperative for kernel in trace.scans)
-    # Lists inside of a step have memory for one tile where small blocks are asked for.
-    assert grids.found["scan"] == {(1 if step == "attention_decoder" else groups, 3, 1)}
+    assert grids.found["scan"] == {(groups, 3, 1)}
 
 
 @pytest.mark.parametrize("layout", LENGTHS)
-def test_lists_of_several_tiles_at_once(layout: str) -> None:
-    """There is memory for those of two tiles, and there are three."""
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_lists_of_several_tiles_at_once(tiles: int, layout: str) -> None:
+    """There is memory for the lists over segments of one tile, or of two, and there are three."""
     usual, grids = strategy._at_once, Grids()
-    two = lambda proposal, request: replace(usual(proposal, request), at_once=2)
-    with mock.patch.object(strategy, "_at_once", two), installed(grids):
-        agrees_under(attention_decoder(6), REQUEST, layout == "ragged", LENGTHS[layout])
-    assert grids.found["scan"] == {(2, 3, 1)}
+    some = lambda proposal, request: replace(usual(proposal, request), at_once=tiles)
+    # A width of its own for each, so that no plan is kept of the other.
+    program = lstms(4 + tiles, norm=True)[0]
+    with mock.patch.object(strategy, "_at_once", some), installed(grids):
+        agrees_under(program, REQUEST, layout == "ragged", LENGTHS[layout], memory="recompute")
+    assert {grid[0] for grid in grids.found["scan"]} >= {tiles}
 
 
 def test_a_kind_of_batch_has_its_own_kernels_and_no_more() -> None:
