@@ -156,6 +156,7 @@ class FlatProgram:
         segments: per size of a segment that a `split` makes, the size of the list and the length of all segments but
             the last.
         flat: per size whose lists are stored without padding, the size that it varies with.
+        inner: the sizes of segments, those too whose lengths are given with the lists.
     """
 
     graph: Graph
@@ -165,6 +166,7 @@ class FlatProgram:
     over: Mapping[str, tuple[str, ...]]
     segments: Mapping[str, tuple[Size, int]] = field(default_factory=dict)
     flat: Mapping[str, str] = field(default_factory=dict)
+    inner: frozenset[str] = frozenset()
 
 
 class Unsupported(Exception):
@@ -208,7 +210,10 @@ class _Flattening:
         for value in graph.body.results:
             reference = table[value]
             outputs.append(reference.value)
-        return FlatProgram(graph, tuple(inputs), tuple(items), tuple(outputs), self.over, self.segments, graph.flat)
+        inner = frozenset(e.attributes["inner"].name for e in sub_equations(graph.body) if e.op == "split")
+        return FlatProgram(
+            graph, tuple(inputs), tuple(items), tuple(outputs), self.over, self.segments, graph.flat, inner
+        )
 
     def value(
         self, value: Value, lead: Sequence[Level], maker: Any = None, role: str = "value", name: str = ""

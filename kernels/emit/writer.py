@@ -74,7 +74,7 @@ class Writer:
     ):
         self.tree, self.placement, self.name, self.arena = tree, placement, name, tree.arena
         self.over, self.segments, self.ragged, self.numerics = program.over, program.segments, ragged, numerics
-        self.flat = program.flat
+        self.flat, self.inner = program.flat, program.inner
         self.scopes: list[Scope] = []
         reserved = ("tl", "triton", "float", "range", name, *DEVICE.values(), *HELPERS, *keyword.kwlist)
         self.taken: set[str] = set(reserved)
@@ -100,7 +100,7 @@ class Writer:
             if rows
             and place.kind == "scratch"
             and place.parity is not None
-            and any(isinstance(n, Named) and n.name in self.segments for n in place.buffer.dims[rows:])
+            and any(isinstance(n, Named) and n.name in self.inner for n in place.buffer.dims[rows:])
             and flat_size(place.buffer.dims, self.flat) is None
         )
 
