@@ -6,6 +6,7 @@ do not wait for the reduction.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 
 from ..compiler.primitives.contraction import split
 from .axes import Axes
@@ -99,6 +100,7 @@ def reductions_behind(
     for reference in (*scan.following, *inner):
         cone(reference.value, awaited)
 
+    @cache
     def leaves(value: FlatValue) -> frozenset[FlatValue] | None:
         item = makers.get(value)
         if item is None or value in awaited:

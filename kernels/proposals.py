@@ -23,7 +23,7 @@ from .loop_tree import Tree
 from .meetings import awaited_reductions, cut_classes, cut_reductions
 from .partition import Partition
 from .placement import DOT, PROGRAM, WAITING, Placement, power_of_two
-from .request import BATCHES, LEAN, Request
+from .request import BATCHES, READ_AGAIN, Request
 from .scheduling import Builder
 from .sums import with_independent_sums
 
@@ -171,7 +171,7 @@ def _over_programs(steps: Steps, request: Request, rows: int) -> Iterator[Placem
         # Blocks that are loaded together wait once, and take registers and shared memory.
         kinds = ((True, WAITING), (True, WAITING // 4), (False, 0))
         # Blocks that are written one after another, as resident ones are, tempt the compiler to hold many of them.
-        for resident, waiting in kinds[-1:] if exact or request.lean >= LEAN else kinds:
+        for resident, waiting in kinds[-1:] if exact or request.lean >= READ_AGAIN else kinds:
             yield Placement(
                 "cooperative",
                 rows=rows,

@@ -14,8 +14,8 @@ BATCHES = (32, 512)
 _TYPICAL = (32, 128, 8192)
 LEANEST = 4
 """How often a kernel that spills is planned again."""
-LEAN = 3
-"""From which time on weights are read again in every step."""
+READ_AGAIN = 3
+"""From which time on it reads weights again in every step."""
 
 
 def typical_rows(rows: int) -> int:
