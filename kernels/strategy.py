@@ -13,7 +13,7 @@ from ..compiler.errors import StrategyError
 from ..compiler.laws.law import Firing
 from .emit import emit
 from .estimate import LATENCY, Estimate
-from .flat import FlatValue, Unsupported, origin
+from .flat import FlatScan, FlatValue, Unsupported, origin
 from .groups import Group
 from .kernel import Kernel
 from .partition import Partition
@@ -129,7 +129,14 @@ def _scan(parts: Partition, group: Group, request: Request) -> tuple[Proposal, s
     others += [f"{n} not: {why}" for n, why in refused.items() if n not in found]
     taken = _microseconds(found[name].seconds(request))
     beside = f" ({'; '.join(others)})" if others else ""
-    return found[name], f"a step of {request.rows} rows is estimated at {taken}{beside}"
+    what = "segment" if _runs_over_segments(parts, group) else "step"
+    return found[name], f"a {what} of {request.rows} rows is estimated at {taken}{beside}"
+
+
+def _runs_over_segments(parts: Partition, group: Group) -> bool:
+    """Whether the steps of the outermost loops are segments of a list, which a loop inside of them runs over."""
+    inner = [item for scan in group.scans for item in scan.items if isinstance(item, FlatScan)]
+    return any(str(scan.level.size) in parts.program.inner for scan in inner)
 
 
 def _row_tiles(group: Group, request: Request) -> Iterator[int]:

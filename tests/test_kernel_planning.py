@@ -439,6 +439,8 @@ def test_a_matrix_state_is_spread_where_its_programs_need_not_meet() -> None:
     # A program holds all keys of its values.
     assert sorted(placement.own.values()) == [1, 32] and placement.programs == 4
     assert all(Named("segment1") not in trips for trips in loop.kernel.account.barriers)
+    # What is estimated is a turn of the outermost loop.
+    assert loop.choice.why.startswith("a segment of 32 rows is estimated at")
 
 
 def test_a_sum_is_not_written_out_in_many_blocks() -> None:
