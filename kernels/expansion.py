@@ -390,7 +390,7 @@ class Expansion(Contributions):
                     top.append(root)
         for value in self.kept:
             scan = self.block_of.get(value)
-            if scan is None and value not in self.group.targets:
+            if scan is None and value not in self.group.targets and 0 not in value.dims:
                 own = self.own_axes(value, count)
                 index = (*self.row_index, *map(self.arena.axis, own))
                 top.append(Root(value, own, self.definition_or_load(value, index), [Store(value, index)]))
@@ -442,7 +442,7 @@ class Expansion(Contributions):
                 index = (*rows, self.arena.axis(scan.level.axis), *map(self.arena.axis, own))
                 made.stores.append(Store(parted, index))
         for value in self.kept:
-            if self.block_of.get(value) is scan:
+            if self.block_of.get(value) is scan and 0 not in value.dims:
                 made, _ = root(Reference(value, value.lead))
                 _, index = self.place(value, value.lead)
                 made.stores.append(Store(value, index))

@@ -196,6 +196,8 @@ class _Flattening:
         self.graph = graph
         self.over = {d.name: d.over for d in graph.sizes}
         self.segments: dict[str, tuple[Size, int]] = {}
+        # In a step: the levels of the maps that it runs under.
+        self.rows: tuple[Level, ...] = ()
 
     def program(self) -> FlatProgram:
         graph = self.graph
@@ -356,12 +358,12 @@ class _Flattening:
         items: list[Item],
         sequential: bool,
     ) -> None:
-        segments = dict(self.segments)
+        segments, rows = dict(self.segments), self.rows
         try:
             made = self.flat_scan(equation, table, levels, sequential)
         except Unsupported as refusal:
             # What is evaluated as a whole cuts its lists itself.
-            self.segments = segments
+            self.segments, self.rows = segments, rows
             self.opaque(equation, table, items, sequential, str(refusal))
             return
         items.append(made)
@@ -378,7 +380,8 @@ class _Flattening:
         size = dimension(a["size"])
         # What a step does with a list varies with the list's length, whatever it reads of it.
         sizes = (size, *map(Named, sorted(mentioned_sizes(body.equations))))
-        lead = self.together(spatial(operands), sizes, levels)
+        # A loop inside of a step runs for each row that the step runs for: what it hands on is a row's own.
+        lead = self.together((*self.rows, *spatial(operands)), sizes, levels)
         around = [x.depth for x in levels if x.axis is not None]
         if around and any(x.depth > min(around) for x in lead):
             raise Unsupported("a loop runs for each element of a list inside of a step")
@@ -397,7 +400,9 @@ class _Flattening:
             else:
                 inner[parameter] = Reference(reference.value, (*reference.lead, level))
         inside: list[Item] = []
+        rows, self.rows = self.rows, lead
         self.body(body, inner, (*levels, level), inside, sequential=True)
+        self.rows = rows
         results = [inner[v] for v in body.results]
         scan.carries, scan.initial = tuple(carried), tuple(operands[captured:first])
         scan.following, scan.emitted = tuple(results[:carries]), tuple(results[carries:])

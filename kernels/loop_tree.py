@@ -30,6 +30,8 @@ class Storage:
         shift: of a part of a larger buffer, the dimension along which it lies and where it begins.
         private: of scratch that programs of a tile of rows compute alike, along which axes of the grid, and how many
             these are along each: every one has a copy of its own, and need not meet the others to read it.
+        rows: of scratch, how many of its first dimensions are rows of the kernel, where these are not all: tiles of
+            rows that it does not vary with have copies of their own, as they may be in other steps.
     """
 
     kind: str
@@ -39,6 +41,7 @@ class Storage:
     delayed: bool = False
     shift: tuple[int, int] | None = None
     private: tuple[tuple[int, int], ...] = ()
+    rows: int | None = None
 
     @property
     def copies(self) -> int:

@@ -168,7 +168,9 @@ class _Scheduler(Expansion):
             elif scan is None and value in self.group.targets:
                 storage[value] = Storage("buffer", value)
             else:
-                storage[value] = Storage("scratch", value, parity=scan, private=self.copies(axes))
+                rows = None if scan is None else sum(level in self.row_of for level in value.lead)
+                rows = None if rows == len(self.rows) else rows
+                storage[value] = Storage("scratch", value, parity=scan, private=self.copies(axes), rows=rows)
         for value in (*self.group.targets, *self.group.wanted):
             if value.role != "last":
                 storage.setdefault(value, Storage("buffer", value))

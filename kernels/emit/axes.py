@@ -56,6 +56,8 @@ class AxisWriter(Writer):
         else:
             d = self.dim("row", count)
             row = self.assign("row", Tile(f"{program} * {count} + tl.arange(0, {count})", (d,)))
+        if any(place.rows == 0 for place in self.tree.storage.values()):
+            self.first_row = row if count == 1 else self.assign("first_row", Tile(f"{program} * {count}"))
         inside = self.assign("row_mask", Tile(f"{row.text} < {self.row_count()}", row.dims)) if count > 1 else None
         if inside is not None and self.sorted_by is not None:
             # Rows of like length share a tile, which stops where its longest row does.
@@ -92,14 +94,19 @@ class AxisWriter(Writer):
         lanes = f"{number} * {count} + tl.arange(0, {count})"
         one = Tile(number) if count == 1 else Tile(lanes, (self.dim("row", count),))
         self.place = self.assign("place", one)
+        if any(place.rows == 0 for place in self.tree.storage.values()):
+            self.first_place = self.place if count == 1 else self.assign("first_place", Tile(f"{number} * {count}"))
         self.places = self.assign("places", Tile(every if count == 1 else f"{every} * {count}"))
 
     def row_count(self) -> str:
         """The text of the number of rows."""
-        # The first factor is 64 bits wide, and so is every product with a list size: offsets may pass 2^31.
-        first, *others = (self.size(a.extent) for a in self.tree.rows)
-        wide = f"{first}.to(tl.int64)" if first.isidentifier() and others else first
-        return " * ".join((wide, *others))
+        factors = [self.size(a.extent) for a in self.tree.rows]
+        sizes = [place for place, a in enumerate(self.tree.rows) if not isinstance(a.extent, int)]
+        if sizes and len(factors) > 1:
+            # One factor is 64 bits wide, and so is every product with a list size: offsets may pass 2^31.
+            size = factors[sizes[0]]
+            factors[sizes[0]] = f"{size if size.isidentifier() else f'({size})'}.to(tl.int64)"
+        return " * ".join(factors)
 
     def unbind(self, axis: Axis) -> None:
         """Forget an axis whose loop has ended: it is again that of an open loop before which lines looped too."""

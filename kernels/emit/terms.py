@@ -219,16 +219,21 @@ class TermWriter(AxisWriter):
                 dim, start = storage.shift
                 indices = (*indices[:dim], self.arena.plus(indices[dim], start), *indices[dim + 1 :])
             return self.pointer("buffer", buffer), self.offset(indices, buffer.dims)
-        buffer = storage.buffer
+        buffer, extents = storage.buffer, tuple(a.extent for a in self.tree.rows)
         halves, copies = (2,) if storage.parity is not None else (), (storage.copies,) if storage.private else ()
+        varying = len(extents) if storage.rows is None else storage.rows
+        own, at = buffer.dims[varying:], indices[varying:]
         if buffer in self.listed:
-            rows = len(self.tree.rows)
-            tiles = Tiles(tuple(a.extent for a in self.tree.rows), self.placement.rows, self.placement.at_once)
-            dims, counts = (tiles, self.placement.rows, *buffer.dims[rows:]), (self.places.text, *buffer.dims[rows:])
-            offset = self.offset(indices[rows:], buffer.dims[rows:], self.place)
-        else:
+            tiles = Tiles(extents, self.placement.rows, self.placement.at_once)
+            dims, counts = (tiles, self.placement.rows, *own), (self.places.text, *own)
+            offset = self.offset(at, own, self.place if varying else self.first_place)
+        elif storage.rows is None:
             dims = counts = stored(buffer.dims, self.flat)
             offset = self.offset(indices, buffer.dims)
+        else:
+            dims = counts = (*extents, *own)
+            rows = (*map(self.arena.axis, self.tree.rows), *at)
+            offset = self.offset(rows, dims) if varying else self.offset(at, own, self.first_row)
         pointer = self.pointer("scratch", buffer, extent=(*halves, *copies, *dims), written=True)
         current, after = ("0", "0") if storage.parity is None else self.halves[storage.parity]
         copy = after if following else current

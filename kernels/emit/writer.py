@@ -100,7 +100,10 @@ class Writer:
             if rows
             and place.kind == "scratch"
             and place.parity is not None
-            and any(isinstance(n, Named) and n.name in self.inner for n in place.buffer.dims[rows:])
+            and any(
+                isinstance(n, Named) and n.name in self.inner
+                for n in place.buffer.dims[rows if place.rows is None else place.rows :]
+            )
             and flat_size(place.buffer.dims, self.flat) is None
         )
 
@@ -131,6 +134,10 @@ class Writer:
 
     def times(self, axes: Iterable[Axis], scope: int | None = None) -> Factors:
         """For how many elements of these axes the line that is written next runs, over all programs of a launch."""
+        axes = set(axes)
+        if any(a.role == "row" for a in axes):
+            # A tile of several kinds of rows is one of all of them.
+            axes.update(self.tree.rows)
         axes = {a for a in axes if a.extent != 1}
         factors: list[int | Dimension | Tiles] = [self.padded(a.extent) for a in axes]
         for name, outer in self.flat.items():

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 import foldfuse as ff
-from foldfuse.kernels import strategy
+from foldfuse.kernels import strategy as strategies
 from foldfuse.kernels.request import BATCHES, Request
 from foldfuse.runtime import launch as launching
 from foldfuse.runtime.launch import counts
 
 from ..programs.recurrences import lstm, rest
 from .hooks import Instrument, Launch, installed
-from .kernel_harness import agrees_under, attention_decoder, named, shortened, traced
+from .kernel_harness import STRATEGIES, agrees_under, attention_decoder, named, shortened, traced
 from .test_sizes import lstms
 
 STEPS = {
@@ -59,13 +59,25 @@ def test_fewer_groups_of_programs_than_tiles(
 @pytest.mark.parametrize("tiles", [1, 2])
 def test_lists_of_several_tiles_at_once(tiles: int, layout: str) -> None:
     """There is memory for the lists over segments of one tile, or of two, and there are three."""
-    usual, grids = strategy._at_once, Grids()
+    usual, grids = strategies._at_once, Grids()
     some = lambda proposal, request: replace(usual(proposal, request), at_once=tiles)
     # A width of its own for each, so that no plan is kept of the other.
     program = lstms(4 + tiles, norm=True)[0]
-    with mock.patch.object(strategy, "_at_once", some), installed(grids):
+    with mock.patch.object(strategies, "_at_once", some), installed(grids):
         agrees_under(program, REQUEST, layout == "ragged", LENGTHS[layout], memory="recompute")
     assert {grid[0] for grid in grids.found["scan"]} == {tiles}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", ["nestings.loop_apart", "nestings.positions"])
+def test_what_varies_with_no_row_is_made_for_each_tile(name: str, strategy: str) -> None:
+    """Tiles of rows that make the same are not always in the same step: each has its own memory for it."""
+    usual, grids = strategies._at_once, Grids()
+    some = lambda proposal, request: replace(usual(proposal, request), at_once=5)
+    for memory in ("auto", "recompute"):
+        with mock.patch.object(strategies, "_at_once", some), installed(grids):
+            agrees_under(named(name), Request(force=strategy, block=2), False, (3,) * 5, memory=memory)
+        assert max(grid[0] for grid in grids.found["scan"]) > 1
 
 
 def test_a_kind_of_batch_has_its_own_kernels_and_no_more() -> None:

@@ -35,6 +35,8 @@ FOUND = {
     401021: "a loop of no steps between a first carry and the last one",
     401579: "parts of packed products of two ranks, counted together",
     402392: "a list whose length varies with the one row that there is",
+    402727: "a loop in a step that varies with none of the rows: all of them wrote to one place",
+    403564: "lists without elements in a step: they were read",
 }
 """Seeds that once failed, and on what."""
 

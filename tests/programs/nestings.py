@@ -12,7 +12,7 @@ from .face import dense, dense_shapes, gru_shapes, zeros
 from .record import Program, floats, prefixed, tokens, under
 from .recurrences import elman, gru, plain_elman, plain_gru
 
-V, D, H = 7, 3, 5
+V, D, H, WIDE = 7, 3, 5, 40
 ELMAN = {"W": (D, H), "U": (H, H), "b": (H,)}
 
 
@@ -75,6 +75,64 @@ def plain_scan_in_scan(p, rows):
         found.append(plain_elman_states(p, h, row))
         h = found[-1][-1]
     return h, torch.stack(found)
+
+
+def loop_apart():
+    """A loop in the step of a loop in a map, of which no element of the map is read."""
+
+    def main(xs):
+        def inner(g, _):
+            g = ff.tanh(g @ ff.param((D, D), "U") + xs[-1])
+            return g, g
+
+        def each(x):
+            def step(h, _):
+                gs = ff.scan(inner, init=ff.param((D,), "first"))(xs)
+                return ff.tanh(h @ ff.param((D, D), "W") + ff.sum(gs) + x), h
+
+            return ff.scan(step, init=ff.zeros(D))(xs)
+
+        return ff.map(each)(xs)
+
+    return {"main": (main, ff.Seq(ff.f32[D]))}
+
+
+def plain_loop_apart(p, xs):
+    rows = []
+    for x in xs:
+        h, states = zeros(D), []
+        for _ in xs:
+            g, total = p["first"], zeros(D)
+            for _ in xs:
+                g = torch.tanh(g @ p["U"] + xs[-1])
+                total = total + g
+            states.append(h)
+            h = torch.tanh(h @ p["W"] + total + x)
+        rows.append(torch.stack(states))
+    return torch.stack(rows)
+
+
+def positions():
+    """A step that makes much of its own number: what it makes is the same in every row."""
+    encode, mix, step_back = ff.param((1, WIDE), "encode"), ff.param((WIDE, D), "mix"), ff.param((D, D), "U")
+
+    def step(h, element):
+        i, x = element
+        # So much wider than what it is made of that it is made in the step.
+        position = ff.tanh(ff.reshape(0.1 * ff.cast(i, ff.f32), 1) @ encode)
+        h = ff.tanh(h @ step_back + ff.softmax(ff.softmax(position) @ mix) * x)
+        return h, h
+
+    return {"main": (lambda xs: ff.scan(step, init=ff.zeros(D))(ff.zip(ff.indices(xs), xs)), ff.Seq(ff.f32[D]))}
+
+
+def plain_positions(p, xs):
+    h, states = zeros(D), []
+    for i, x in enumerate(xs):
+        position = torch.tanh(torch.full((1,), 0.1 * i, dtype=torch.float64) @ p["encode"])
+        h = torch.tanh(h @ p["U"] + torch.softmax(torch.softmax(position, 0) @ p["mix"], 0) * x)
+        states.append(h)
+    return torch.stack(states)
 
 
 def map_in_scan():
@@ -382,6 +440,22 @@ PROGRAMS = (
         nested,
         {**prefixed("state", gru_shapes(H, H)), **dense_shapes("look", D, H), "start": (H,)},
         second=True,
+    ),
+    Program(
+        "nestings.loop_apart",
+        loop_apart,
+        plain_loop_apart,
+        vectors,
+        {"W": (D, D), "U": (D, D), "first": (D,)},
+        lengths=(1, 3),
+    ),
+    Program(
+        "nestings.positions",
+        positions,
+        plain_positions,
+        vectors,
+        {"encode": (1, WIDE), "mix": (WIDE, D), "U": (D, D)},
+        lengths=(1, 3),
     ),
     Program(
         "nestings.fold_in_scan",
