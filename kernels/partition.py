@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
-from ..compiler.sizes import flat_size
+from ..compiler.ir import Value
+from ..compiler.sizes import Named, flat_size
 from .expressions import Dimension
 from .flat import FlatEquation, FlatOpaque, FlatProgram, FlatScan, FlatValue, Item, Reference, rounds
 from .groups import Alias, Group
@@ -73,7 +75,36 @@ def partition(program: FlatProgram, vendor: bool = True, ragged: frozenset[str] 
         >>> [type(step).__name__ for step in partition(flatten(forward)).steps]
         ['EvaluatorStep', 'KernelStep']
     """
-    return replace(_Partition(program, vendor).result(), ragged=ragged)
+    return replace(_Partition(over_elements(program), vendor).result(), ragged=ragged)
+
+
+def over_elements(program: FlatProgram) -> FlatProgram:
+    """A program in which a sum over the rows of sums over lists that are stored without padding is one over all of
+    their elements: rows alone would keep few programs busy with long lists."""
+    items: list[Item] = []
+    for item in program.items:
+        if _sums(item) and not item.output.lead:
+            inner = item.operands[0].value.maker
+            if _sums(inner) and len(inner.output.lead) == 1:
+                value = inner.operands[0].value
+                name = flat_size(value.dims, program.flat)
+                if name is not None and (item.reduced, inner.reduced) == (value.dims[:1], (Named(name),)):
+                    whole = Value(inner.equation.inputs[0].type.listed(value.dims[0]), value.name)
+                    equation = replace(item.equation, inputs=(whole,))
+                    item = replace(item, equation=equation, operands=(Reference(value),), reduced=value.dims[:2])
+                    item.output.maker = item
+        items.append(item)
+    return replace(program, items=tuple(items))
+
+
+def _sums(item: object) -> TypeGuard[FlatEquation]:
+    """Whether an item is a sum over a list."""
+    if not isinstance(item, FlatEquation) or item.equation.op != "reduce":
+        return False
+    return item.equation.attributes["op"] == "sum"
+
+
+_WORDS = {"sum": "sum", "prod": "product", "max": "maximum", "min": "minimum"}
 
 
 def evaluated(item: Item, flat: Mapping[str, str], segments: Container[str], vendor: bool) -> str | None:
@@ -92,27 +123,16 @@ def evaluated(item: Item, flat: Mapping[str, str], segments: Container[str], ven
         if op == "contract" and (vendor or not _rows(item.output)):
             return "a matrix product: the vendor's library"
         if op == "reduce" and not item.output.lead:
-            return "a sum over the outermost list: the vendor's library"
-        if op == "reduce" and vendor and item.equation.attributes["op"] == "sum":
-            # Rows alone would keep few programs busy with a long list, and there is nothing to fuse it with. Lists
-            # without padding would have to be padded for it.
+            return f"a {_WORDS[item.equation.attributes['op']]} over the outermost list: the vendor's library"
+        if op == "reduce" and vendor:
+            # Rows alone would keep few programs busy with a long list. Lists without padding would have to be padded
+            # for it.
             value = item.operands[0].value
             names = {n for d in value.dims if not isinstance(d, int) for n in d.names()}
             padded = flat_size(value.dims, flat) is None and not any(name in segments for name in names)
-            if padded and len(item.output.lead) == 1 and _lies(value, vendor):
-                return "a sum over a list that lies in memory: the vendor's library"
+            if padded and len(item.output.lead) == 1:
+                return f"a {_WORDS[item.equation.attributes['op']]} over a list: the vendor's library"
     return None
-
-
-def _lies(value: FlatValue, vendor: bool) -> bool:
-    """Whether a value lies in memory whatever reads it: it is given, or made by a loop or the vendor's library."""
-    maker = value.maker
-    if not isinstance(maker, FlatEquation):
-        return True
-    op = maker.equation.op
-    return (op == "contract" and vendor) or (
-        op == "concatenate" and all(_lies(r.value, vendor) for r in maker.operands)
-    )
 
 
 class _Partition:

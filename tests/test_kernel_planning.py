@@ -18,7 +18,7 @@ from foldfuse.kernels.estimate import WRITTEN
 from foldfuse.kernels.flat import FlatOpaque, FlatScan, FlatValue, Item, Unsupported, flatten
 from foldfuse.kernels.kernel import total
 from foldfuse.kernels.loop_tree import Barrier, Loop, Tree
-from foldfuse.kernels.partition import KernelStep, partition
+from foldfuse.kernels.partition import EvaluatorStep, KernelStep, partition
 from foldfuse.kernels.proposals import PROPOSALS, Proposal, Steps
 from foldfuse.kernels.request import STRATEGIES, Request, typical_rows
 from foldfuse.runtime import fused
@@ -138,6 +138,19 @@ def test_a_sum_over_the_batch_is_the_librarys() -> None:
     b = ff.param((3,), "b")
     made = steps(graphs(lambda xs: ff.map(lambda v: ff.tanh(v + b))(xs), vectors).backward)
     assert made[-1] == "reduce: a sum over the outermost list: the vendor's library"
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["padded", "flat"])
+@pytest.mark.parametrize("cell", ["lstm", "peephole"])
+def test_gradients_of_parameters_keep_all_programs_busy(cell: str, flat: bool) -> None:
+    """What is summed over a list is made for all elements side by side, and no kernel runs along a row alone."""
+    graph = graphs(*(CELLS | MORE_CELLS)[cell](4)).backward
+    made = partition(flatten(graph.with_flat(("T",) if flat else ()))).steps
+    rows = [s.group.rows for s in made if isinstance(s, KernelStep) and not s.group.scans]
+    assert rows == ([(Named("B"), Named("T"))] if cell == "peephole" else [])
+    sums = [s.item.reduced for s in made if isinstance(s, EvaluatorStep) and s.item.equation.op == "reduce"]
+    whole, one = (Named("B"), Named("T")), (Named("B"),)
+    assert set(sums) == ({whole} if flat else {one, (Named("T"),)})
 
 
 def test_windows_are_evaluated() -> None:
