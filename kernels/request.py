@@ -39,6 +39,8 @@ class Request:
         strict: whether a scan that this strategy cannot hold is an error.
         vendor: whether contractions outside of loops go to the vendor's library.
         block: the most elements of an axis, and rows, that are computed at once; None leaves it to the strategy.
+        tiles: for how many tiles of rows at once there is memory where a step makes lists over segments; None: for as
+            many as run at once, and where blocks are asked for one, so that tiles follow on each other.
         rows: for how many rows scans are planned, see `typical_rows`.
         lean: how often the compiler has found that the kernel spills registers: it gets more threads first, then holds
             less ahead, or fewer rows where no tensor core needs them, and in the end reads weights again in every step.
@@ -50,6 +52,7 @@ class Request:
     strict: bool = False
     vendor: bool = True
     block: int | None = None
+    tiles: int | None = None
     rows: int = _TYPICAL[0]
     lean: int = 0
 

@@ -58,11 +58,11 @@ def plan_kernel(
 
 
 def _at_once(proposal: Proposal, request: Request) -> Placement:
-    """The placement of a proposal with the number of tiles that there is memory for: about as many as run at once.
-    Where a test asks for small blocks it is one, so that tiles follow on each other."""
+    """The placement of a proposal with the number of tiles that there is memory for: about as many as run at once."""
     place = proposal.placement
     resident = request.chip.multiprocessors * max(1, MOST_RESIDENT // place.warps)
-    count = 1 if request.block else max(1, resident // (place.programs * place.groups * len(proposal.trees)))
+    usual = 1 if request.block else max(1, resident // (place.programs * place.groups * len(proposal.trees)))
+    count = request.tiles or usual
     return replace(place, at_once=count, branches=tuple(replace(each, at_once=count) for each in place.branches))
 
 

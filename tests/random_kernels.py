@@ -59,7 +59,8 @@ def setting(seed: int) -> Setting:
         block=random.choice((None, None, 2, 4)),
     )
     memory, even = random.choice(("auto", "save", "recompute")), random.random() < 0.4
-    return Setting(request, memory, even, "padded" if even else random.choice(("padded", "packed", "jagged")))
+    form = "padded" if even else random.choice(("padded", "packed", "jagged"))
+    return Setting(replace(request, tiles=random.choice((None, 2, 5))), memory, even, form)
 
 
 RAN: Counter[str] = Counter()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from unittest import mock
 
 import pytest
 import torch
 
 import foldfuse as ff
-from foldfuse.kernels import strategy as strategies
 from foldfuse.kernels.request import BATCHES, Request
 from foldfuse.runtime import launch as launching
 from foldfuse.runtime.launch import counts
@@ -59,12 +57,9 @@ def test_fewer_groups_of_programs_than_tiles(
 @pytest.mark.parametrize("tiles", [1, 2])
 def test_lists_of_several_tiles_at_once(tiles: int, layout: str) -> None:
     """There is memory for the lists over segments of one tile, or of two, and there are three."""
-    usual, grids = strategies._at_once, Grids()
-    some = lambda proposal, request: replace(usual(proposal, request), at_once=tiles)
-    # A width of its own for each, so that no plan is kept of the other.
-    program = lstms(4 + tiles, norm=True)[0]
-    with mock.patch.object(strategies, "_at_once", some), installed(grids):
-        agrees_under(program, REQUEST, layout == "ragged", LENGTHS[layout], memory="recompute")
+    grids, request = Grids(), replace(REQUEST, tiles=tiles)
+    with installed(grids):
+        agrees_under(lstms(5, norm=True)[0], request, layout == "ragged", LENGTHS[layout], memory="recompute")
     assert {grid[0] for grid in grids.found["scan"]} == {tiles}
 
 
@@ -72,11 +67,10 @@ def test_lists_of_several_tiles_at_once(tiles: int, layout: str) -> None:
 @pytest.mark.parametrize("name", ["nestings.loop_apart", "nestings.positions"])
 def test_what_varies_with_no_row_is_made_for_each_tile(name: str, strategy: str) -> None:
     """Tiles of rows that make the same are not always in the same step: each has its own memory for it."""
-    usual, grids = strategies._at_once, Grids()
-    some = lambda proposal, request: replace(usual(proposal, request), at_once=5)
+    grids, request = Grids(), Request(force=strategy, block=2, tiles=5)
     for memory in ("auto", "recompute"):
-        with mock.patch.object(strategies, "_at_once", some), installed(grids):
-            agrees_under(named(name), Request(force=strategy, block=2), False, (3,) * 5, memory=memory)
+        with installed(grids):
+            agrees_under(named(name), request, False, (3,) * 5, memory=memory)
         assert max(grid[0] for grid in grids.found["scan"]) > 1
 
 
