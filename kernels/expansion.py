@@ -81,6 +81,7 @@ class Expansion(Contributions):
         self.row_index = tuple(map(self.arena.axis, self.rows))
         self.row_of: dict[Level, Axis] = {}
         self.steps: dict[Level, Axis] = {}
+        self.around: dict[str, tuple[Axis, ...]] = {}
         self.block_of: dict[FlatValue, FlatScan | None] = {}
         self.carries: set[FlatValue] = set()
         for scan in group.scans:
@@ -113,9 +114,10 @@ class Expansion(Contributions):
                 break
             self.kept.update(dict.fromkeys(new))
 
-    def scope(self, scan: FlatScan) -> None:
-        """Note in which scan's step each value is made, and what its levels are."""
+    def scope(self, scan: FlatScan, around: tuple[Axis, ...] = ()) -> None:
+        """Note in which scan's step each value is made, what its levels are, and the loops around it."""
         self.steps[scan.level] = scan.level.axis
+        self.around.setdefault(str(scan.level.size), around)
         for other, own in scan.joined.items():
             if own.axis is not None:
                 self.steps[other] = own.axis
@@ -132,7 +134,7 @@ class Expansion(Contributions):
                     self.block_of[value] = scan
                 if any(level not in self.row_of for level in item.levels):
                     raise Unsupported("a loop runs for each element of a list inside of a step")
-                self.scope(item)
+                self.scope(item, (*around, scan.level.axis))
 
     # --- axes ---------------------------------------------------------------------------------------------------------
 
@@ -148,8 +150,23 @@ class Expansion(Contributions):
 
     def varying(self, extent: Dimension) -> tuple[Axis, ...]:
         """The rows and loops that an extent varies with."""
-        names = set() if isinstance(extent, int) else {o for n in extent.names() for o in self.over.get(n, ())}
-        return tuple(a for a in (*self.rows, *self.steps.values()) if str(a.extent) in names)
+        names = () if isinstance(extent, int) else extent.names()
+        return tuple(dict.fromkeys(a for name in names for a in self.lists_over(name) if a is not None))
+
+    def lists_over(self, name: str) -> tuple[Axis | None, ...]:
+        """The rows and loops that run over the lists which the lists of a size stand in, outermost first; None where
+        none does. Of several loops over one size it is the outer one: no program runs over a list of lists inside of a
+        loop over itself. Only the lists of a segment are cut by the loop right around it."""
+        outers = self.over.get(name, ())
+        left = list(dict.fromkeys((*self.rows, *self.steps.values())))
+        found: list[Axis | None] = [None] * len(outers)
+        if outers and not outers[-1].isidentifier():
+            inner = (*reversed(self.around.get(name, ())), *left)
+            found[-1] = next((a for a in inner if str(a.extent) == outers[-1]), None)
+        for place, outer in enumerate(outers):
+            if found[place] is None:
+                found[place] = next((a for a in left if str(a.extent) == outer and a not in found), None)
+        return tuple(found)
 
     def axis_class(self, value: FlatValue, dim: int) -> int | None:
         """The class of a dimension of a value."""

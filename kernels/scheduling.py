@@ -109,7 +109,8 @@ class _Scheduler(Expansion):
         for (role, _, _, slot, _), axis in sorted(self.pool.items(), key=lambda item: (item[0][0], item[0][3])):
             if role == "reduced" or slot == 0:
                 first.setdefault((axis.axis_class, axis.extent), []).append(axis)
-        return Tree(self.arena, self.rows, items, storage, own, first)
+        lists = {name: self.lists_over(name) for name in self.over}
+        return Tree(self.arena, self.rows, items, storage, own, first, lists)
 
     # --- storage ------------------------------------------------------------------------------------------------------
 

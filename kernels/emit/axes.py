@@ -244,12 +244,12 @@ class AxisWriter(Writer):
             return self.segment_length(size.name)
         if size.name not in self.ragged:
             return Tile(self.size(size))
-        axes = []
-        for outer in self.over[size.name]:
-            found = [a for a in self.axis_tile if str(a.extent) == outer]
-            if not found:
+        axes: list[Axis] = []
+        for outer, axis in zip(self.over[size.name], self.tree.lists[size.name], strict=True):
+            bound = [a for a in self.axis_tile if str(a.extent) == outer and a not in axes]
+            if axis not in self.axis_tile and not bound:
                 raise Unsupported(f"the lengths of {size.name} vary with {outer}, over which the kernel has no rows")
-            axes.append(found[-1])
+            axes.append(axis if axis in self.axis_tile else bound[0])
         key = self.arena.make("lengths", tuple(self.arena.axis(a) for a in axes), size.name, "i64")
         scope = max((self.axis_scope[a] for a in axes), default=0)
         for s in self.scopes:
@@ -266,8 +266,10 @@ class AxisWriter(Writer):
     def segment_length(self, name: str) -> Tile:
         """The length of the segment here: the last one is shorter."""
         size, length = self.segments[name]
-        count = str(size.quotient(length - 1, length))
-        segment = next(a for a in reversed(self.axis_tile) if str(a.extent) == count)
+        segment = self.tree.lists[name][-1]
+        if segment not in self.axis_tile:
+            count = str(size.quotient(length - 1, length))
+            segment = next(a for a in reversed(self.axis_tile) if str(a.extent) == count)
         start = Tile(f"{self.axis_tile[segment].atom} * {length}", self.axis_tile[segment].dims)
         rest = combine("-", self.evaluate_size(size), start)
         return Tile(f"tl.maximum(tl.minimum({rest.text}, {length}), 0)", rest.dims)

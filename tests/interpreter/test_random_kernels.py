@@ -37,6 +37,7 @@ FOUND = {
     402392: "a list whose length varies with the one row that there is",
     402727: "a loop in a step that varies with none of the rows: all of them wrote to one place",
     403564: "lists without elements in a step: they were read",
+    501594: "segments of a loop in a step, inside of loops over the same size",
 }
 """Seeds that once failed, and on what."""
 

@@ -135,6 +135,35 @@ def plain_positions(p, xs):
     return torch.stack(states)
 
 
+def rows_and_sums():
+    """A step that reads its row in every step of a loop over as many elements as there are rows."""
+
+    def main(rows):
+        sums = ff.map(lambda row: ff.sum(row))(rows)
+
+        def step(h, row):
+            def inner(g, total):
+                return 0.5 * g + ff.sum(ff.map(lambda v: ff.tanh(v * g))(row)) - ff.tanh(total + g)
+
+            g = ff.fold(inner, init=h)(sums)
+            return ff.tanh(g), g
+
+        return ff.scan(step, init=0.1)(rows)
+
+    return {"main": (main, ff.Seq(ff.Seq(ff.f32)))}
+
+
+def plain_rows_and_sums(p, rows):
+    h, out = torch.full((), 0.1, dtype=torch.float64), []
+    for row in rows:
+        g = h
+        for other in rows:
+            g = 0.5 * g + torch.tanh(row * g).sum() - torch.tanh(other.sum() + g)
+        out.append(g)
+        h = torch.tanh(g)
+    return torch.stack(out)
+
+
 def map_in_scan():
     with ff.scope("state"):
         cell = gru(H, H)
@@ -456,6 +485,14 @@ PROGRAMS = (
         vectors,
         {"encode": (1, WIDE), "mix": (WIDE, D), "U": (D, D)},
         lengths=(1, 3),
+    ),
+    Program(
+        "nestings.rows_and_sums",
+        rows_and_sums,
+        plain_rows_and_sums,
+        lambda rng, n: ([floats(rng, 1 + (3 * k) % 4) for k in range(n)],),
+        {},
+        lengths=(3, 4),
     ),
     Program(
         "nestings.fold_in_scan",
