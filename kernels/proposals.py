@@ -346,6 +346,10 @@ LARGEST_TILE = 16_384
 """The most elements of one tile: beyond it registers run out whatever the number of warps."""
 
 
+REDUCED_TILE = 4096
+"""The most elements of a tile that is reduced, in kernels without a loop over time: several such are read at once."""
+
+
 def _fewest_rows(group: Group, placement: Placement, request: Request) -> int:
     """The fewest rows that a tile may be halved to: where tensor cores multiply, they are left with their sixteen."""
     exact = request.numerics.precision == "ieee" and not _halves(group)
@@ -411,4 +415,9 @@ def pointwise(parts: Partition, group: Group, request: Request) -> Proposal:
         c: request.block or 32 for c, n in axes.extents.items() if isinstance(n, int) and (n > 64 or request.block)
     }
     placement = Placement("pointwise", rows=rows, own=own, reduced=reduced, summed=reduced)
-    return _sized(steps, placement, request)
+    made = _sized(steps, placement, request)
+    while made.estimate.largest > REDUCED_TILE and made.placement.rows > 1:
+        # Fewer rows are more programs: blocks of what is reduced lie side by side in memory.
+        placement = replace(placement, rows=made.placement.rows // 2)
+        made = _sized(steps, placement, request)
+    return made
