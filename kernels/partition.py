@@ -104,6 +104,8 @@ def _sums(item: object) -> TypeGuard[FlatEquation]:
     return item.equation.attributes["op"] == "sum"
 
 
+SHORT = 64
+"""Up to how many elements of a list of a known size a row may reduce by itself."""
 _WORDS = {"sum": "sum", "prod": "product", "max": "maximum", "min": "minimum"}
 
 
@@ -124,7 +126,7 @@ def evaluated(item: Item, flat: Mapping[str, str], segments: Container[str], ven
             return "a matrix product: the vendor's library"
         if op == "reduce" and not item.output.lead:
             return f"a {_WORDS[item.equation.attributes['op']]} over the outermost list: the vendor's library"
-        if op == "reduce" and vendor:
+        if op == "reduce" and vendor and (not isinstance(item.reduced[0], int) or item.reduced[0] > SHORT):
             # Rows alone would keep few programs busy with a long list. Lists without padding would have to be padded
             # for it.
             value = item.operands[0].value

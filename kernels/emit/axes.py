@@ -29,6 +29,8 @@ class AxisWriter(Writer):
         self.starts: dict[Axis, str | None] = {}
         self.scope_known: dict[tuple[Expression, int, int, int], int] = {}
         self.row_mask: Tile | None = None
+        # The first row of a tile, and of its place in the memory for lists: of what varies with no row.
+        self.first_row = self.first_place = Tile("0")
         # What tells the tile of rows: a program's place on the grid, or that of a loop over several tiles.
         self.tile = "tl.program_id(0)"
         self.sorted_by = self.ragged_steps()
