@@ -9,7 +9,7 @@ so the locations are (value, half); and where an index is that of a loop, its st
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .expressions import Axis, Expression, subterms
@@ -55,10 +55,15 @@ def own_tile(axes: Sequence[Axis], term: Expression) -> bool:
     )
 
 
-def accesses(tree: Tree, placement: Placement, stage: Stage) -> list[Access]:
-    """The accesses of a stage to memory that the kernel writes."""
-    out: dict[Access, None] = {}
+def accesses(tree: Tree, placement: Placement) -> dict[Stage, list[Access]]:
+    """The accesses of each stage to memory that the kernel writes and reads."""
     shared = written_values(tree) & loaded_values(tree)
+    return {stage: _accesses(tree, placement, stage, shared) for stage, _ in tree.stages()}
+
+
+def _accesses(tree: Tree, placement: Placement, stage: Stage, shared: Container[FlatValue]) -> list[Access]:
+    """Those of one stage, to some values."""
+    out: dict[Access, None] = {}
     made: set[FlatValue] = set()
 
     def steps(indices: tuple[Expression, ...]) -> tuple[Axis | None, ...]:
@@ -130,7 +135,8 @@ class _Run:
     """One run in thought; stops at the first stage that needs a barrier which is not there.
 
     Arguments:
-        tree, placement: what runs.
+        tree: what runs.
+        known: the accesses of its stages.
         before: the barriers.
         steps: of loops, and of loops inside of them.
         tiles: how many tiles of rows run, one after another.
@@ -141,20 +147,19 @@ class _Run:
     def __init__(
         self,
         tree: Tree,
-        placement: Placement,
+        known: Mapping[Stage, list[Access]],
         before: Mapping[Stage, str],
         steps: tuple[int, int],
         tiles: int = 1,
         listed: Collection[FlatValue] = (),
         between: str | None = None,
     ):
-        self.tree, self.placement, self.before, self.steps = tree, placement, before, steps
+        self.tree, self.known, self.before, self.steps = tree, known, before, steps
         self.tiles, self.listed, self.between = tiles, listed, between
         self.tile = 0
         self.pending: dict[tuple, list[_Pending]] = {}
         self.position: dict[FlatScan, int] = {}
         self.index: dict[Axis, int] = {}
-        self.known = {stage: accesses(tree, placement, stage) for stage, _ in tree.stages()}
 
     def location(self, access: Access) -> tuple:
         storage = access.storage
@@ -228,15 +233,15 @@ def place_barriers(tree: Tree, placement: Placement) -> None:
         ['Barrier', 'Stage']
     """
     before: dict[Stage, str] = {}
-    runs = _numbers_of_steps(tree)
+    runs, known = _numbers_of_steps(tree), accesses(tree, placement)
     for steps in runs:
-        while (found := _Run(tree, placement, before, steps).missing()) is not None:
+        while (found := _Run(tree, known, before, steps).missing()) is not None:
             stage, kind = found
             before[stage] = kind
     # Barriers that later ones made needless are taken out again.
     for stage in list(before):
         fewer = {s: k for s, k in before.items() if s is not stage}
-        if all(_Run(tree, placement, fewer, steps).missing() is None for steps in runs):
+        if all(_Run(tree, known, fewer, steps).missing() is None for steps in runs):
             before = fewer
 
     def insert(items: list) -> list:
@@ -273,9 +278,10 @@ def barrier_between_tiles(tree: Tree, placement: Placement, listed: Collection[F
                 note(item.items)
 
     note(tree.items)
+    known = accesses(tree, placement)
 
     def serves(kind: str | None) -> bool:
-        runs = (_Run(tree, placement, before, steps, 2, listed, kind) for steps in _numbers_of_steps(tree))
+        runs = (_Run(tree, known, before, steps, 2, listed, kind) for steps in _numbers_of_steps(tree))
         return all(run.missing() is None for run in runs)
 
     return next(kind for kind in (None, "program", "grid") if serves(kind))
