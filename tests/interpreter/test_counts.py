@@ -54,8 +54,8 @@ STATED = {
     "recurrences.lstm.scan": ((1, 0, 1), (1, 0, 5)),
     "recurrences.lstm.fold": ((1, 0, 1), (1, 0, 5)),
     "recurrences.gru.scan": ((1, 1, 1), (1, 2, 11)),
-    "recurrences.layer_norm_lstm.scan": ((1, 0, 1), (1, 5, 9)),
-    "nestings.map_in_scan": ((1, 0, 0), (1, 3, 13)),
+    "recurrences.layer_norm_lstm.scan": ((1, 0, 1), (1, 5, 11)),
+    "nestings.map_in_scan": ((1, 0, 0), (1, 2, 14)),
     "face.luong": ((2, 5, 4), (2, 8, 36)),
 }
 
