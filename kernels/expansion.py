@@ -151,22 +151,22 @@ class Expansion(Contributions):
     def varying(self, extent: Dimension) -> tuple[Axis, ...]:
         """The rows and loops that an extent varies with."""
         names = () if isinstance(extent, int) else extent.names()
-        return tuple(dict.fromkeys(a for name in names for a in self.lists_over(name) if a is not None))
+        return tuple(dict.fromkeys(a for name in names for _, a in self.lists_over(name) if a is not None))
 
-    def lists_over(self, name: str) -> tuple[Axis | None, ...]:
-        """The rows and loops that run over the lists which the lists of a size stand in, outermost first; None where
-        none does. Of several loops over one size it is the outer one: no program runs over a list of lists inside of a
-        loop over itself. Only the lists of a segment are cut by the loop right around it."""
+    def lists_over(self, name: str) -> tuple[tuple[str, Axis | None], ...]:
+        """The sizes of the lists that the lists of a size stand in, outermost first, each with the row or loop over
+        them; None where there is none. Of several loops over one size it is the outer one: no program runs over a list
+        of lists inside of a loop over itself. Only the lists of a segment are cut by the loop right around it."""
         outers = self.over.get(name, ())
-        left = list(dict.fromkeys((*self.rows, *self.steps.values())))
-        found: list[Axis | None] = [None] * len(outers)
+        every = list(dict.fromkeys((*self.rows, *self.steps.values())))
+        found: dict[int, Axis | None] = {}
         if outers and not outers[-1].isidentifier():
-            inner = (*reversed(self.around.get(name, ())), *left)
-            found[-1] = next((a for a in inner if str(a.extent) == outers[-1]), None)
+            inner = (*reversed(self.around.get(name, ())), *every)
+            found[len(outers) - 1] = next((a for a in inner if str(a.extent) == outers[-1]), None)
         for place, outer in enumerate(outers):
-            if found[place] is None:
-                found[place] = next((a for a in left if str(a.extent) == outer and a not in found), None)
-        return tuple(found)
+            if found.get(place) is None:
+                found[place] = next((a for a in every if str(a.extent) == outer and a not in found.values()), None)
+        return tuple((outer, found[place]) for place, outer in enumerate(outers))
 
     def axis_class(self, value: FlatValue, dim: int) -> int | None:
         """The class of a dimension of a value."""

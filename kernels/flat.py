@@ -9,13 +9,13 @@ the runtime evaluates.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from ..compiler.ir import Equation, Graph, Lambda, Value, mentioned_sizes, sub_equations
-from ..compiler.sizes import Named, Size
+from ..compiler.sizes import Named, Size, flat_size
 from .elements import ELEMENTS, own_dimensions, reduced_extents, uniform_constant
 from .expressions import Axis, Dimension, dimension
 
@@ -213,9 +213,8 @@ class _Flattening:
             reference = table[value]
             outputs.append(reference.value)
         inner = frozenset(e.attributes["inner"].name for e in sub_equations(graph.body) if e.op == "split")
-        return FlatProgram(
-            graph, tuple(inputs), tuple(items), tuple(outputs), self.over, self.segments, graph.flat, inner
-        )
+        made = tuple(over_elements(item, graph.flat) for item in items)
+        return FlatProgram(graph, tuple(inputs), made, tuple(outputs), self.over, self.segments, graph.flat, inner)
 
     def value(
         self, value: Value, lead: Sequence[Level], maker: Any = None, role: str = "value", name: str = ""
@@ -410,6 +409,36 @@ class _Flattening:
         scan.last = tuple(self.value(v, lead, scan, "last") for v in equation.outputs[:carries])
         scan.outputs = tuple(self.value(v, lead, scan, "output") for v in equation.outputs[carries:])
         return scan
+
+
+def over_elements(item: Item, flat: Mapping[str, str]) -> Item:
+    """An item, or, where it is a sum over the rows of sums over lists that are stored without padding, one sum over all
+    of their elements: rows alone would keep few programs busy with long lists.
+
+    Arguments:
+        item: of a flat program.
+        flat: per size whose lists are stored without padding, the size that it varies with.
+    """
+    if not _sums(item) or item.output.lead:
+        return item
+    inner = item.operands[0].value.maker
+    if not _sums(inner) or len(inner.output.lead) != 1:
+        return item
+    value = inner.operands[0].value
+    name = flat_size(value.dims, flat)
+    if name is None or (item.reduced, inner.reduced) != (value.dims[:1], (Named(name),)):
+        return item
+    whole = Value(inner.equation.inputs[0].type.listed(value.dims[0]), value.name)
+    equation = replace(item.equation, inputs=(whole,))
+    item.output.maker = replace(item, equation=equation, operands=(Reference(value),), reduced=value.dims[:2])
+    return item.output.maker
+
+
+def _sums(item: object) -> TypeGuard[FlatEquation]:
+    """Whether an item is a sum over a list."""
+    return (
+        isinstance(item, FlatEquation) and item.equation.op == "reduce" and item.equation.attributes["op"] == "sum"
+    )
 
 
 def text_name(hint: str) -> str:

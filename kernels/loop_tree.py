@@ -136,8 +136,8 @@ class Tree:
         own: per storage in registers, the axes of the tile.
         alike: per axis class and extent, the axes that run over it, that of stages first: what a program computes along
             one of them serves along the others.
-        lists: per size whose lists are of several lengths, the rows and loops over the lists that these stand in,
-            outermost first; None where a stage's own axis runs over them.
+        lists: per size whose lists are of several lengths, the sizes of the lists that these stand in, outermost first,
+            each with the row or loop over them; None where a stage's own axis runs over them.
     """
 
     arena: Arena
@@ -146,7 +146,7 @@ class Tree:
     storage: dict[FlatValue, Storage]
     own: dict[FlatValue, tuple[Axis, ...]]
     alike: dict[tuple[int | None, Dimension], list[Axis]] = field(default_factory=dict)
-    lists: dict[str, tuple[Axis | None, ...]] = field(default_factory=dict)
+    lists: dict[str, tuple[tuple[str, Axis | None], ...]] = field(default_factory=dict)
 
     def stages(self) -> Iterator[tuple[Stage, tuple[Loop, ...]]]:
         """All stages, each with the loops around it."""

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeGuard
 
-from ..compiler.ir import Value
-from ..compiler.sizes import Named, flat_size
+from ..compiler.sizes import flat_size
 from .expressions import Dimension
 from .flat import FlatEquation, FlatOpaque, FlatProgram, FlatScan, FlatValue, Item, Reference, rounds
 from .groups import Alias, Group
@@ -75,33 +73,7 @@ def partition(program: FlatProgram, vendor: bool = True, ragged: frozenset[str] 
         >>> [type(step).__name__ for step in partition(flatten(forward)).steps]
         ['EvaluatorStep', 'KernelStep']
     """
-    return replace(_Partition(over_elements(program), vendor).result(), ragged=ragged)
-
-
-def over_elements(program: FlatProgram) -> FlatProgram:
-    """A program in which a sum over the rows of sums over lists that are stored without padding is one over all of
-    their elements: rows alone would keep few programs busy with long lists."""
-    items: list[Item] = []
-    for item in program.items:
-        if _sums(item) and not item.output.lead:
-            inner = item.operands[0].value.maker
-            if _sums(inner) and len(inner.output.lead) == 1:
-                value = inner.operands[0].value
-                name = flat_size(value.dims, program.flat)
-                if name is not None and (item.reduced, inner.reduced) == (value.dims[:1], (Named(name),)):
-                    whole = Value(inner.equation.inputs[0].type.listed(value.dims[0]), value.name)
-                    equation = replace(item.equation, inputs=(whole,))
-                    item = replace(item, equation=equation, operands=(Reference(value),), reduced=value.dims[:2])
-                    item.output.maker = item
-        items.append(item)
-    return replace(program, items=tuple(items))
-
-
-def _sums(item: object) -> TypeGuard[FlatEquation]:
-    """Whether an item is a sum over a list."""
-    if not isinstance(item, FlatEquation) or item.equation.op != "reduce":
-        return False
-    return item.equation.attributes["op"] == "sum"
+    return replace(_Partition(program, vendor).result(), ragged=ragged)
 
 
 SHORT = 64

@@ -247,11 +247,8 @@ class AxisWriter(Writer):
         if size.name not in self.ragged:
             return Tile(self.size(size))
         axes: list[Axis] = []
-        for outer, axis in zip(self.over[size.name], self.tree.lists[size.name], strict=True):
-            bound = [a for a in self.axis_tile if str(a.extent) == outer and a not in axes]
-            if axis not in self.axis_tile and not bound:
-                raise Unsupported(f"the lengths of {size.name} vary with {outer}, over which the kernel has no rows")
-            axes.append(axis if axis in self.axis_tile else bound[0])
+        for outer, axis in self.tree.lists[size.name]:
+            axes.append(self.axis_over(size.name, outer, axis, axes))
         key = self.arena.make("lengths", tuple(self.arena.axis(a) for a in axes), size.name, "i64")
         scope = max((self.axis_scope[a] for a in axes), default=0)
         for s in self.scopes:
@@ -265,13 +262,26 @@ class AxisWriter(Writer):
         self.scopes[scope].known[key] = tile
         return tile
 
+    def axis_over(self, name: str, outer: str, axis: Axis | None, taken: Sequence[Axis] = ()) -> Axis:
+        """The axis over the lists of one size that the lists of another one stand in: a row or loop, or else a stage's
+        own.
+
+        Arguments:
+            name: of the size.
+            outer, axis: one of its entries in the tree's `lists`.
+            taken: the axes over the lists further out.
+        """
+        if axis in self.axis_tile:
+            return axis
+        bound = next((a for a in self.axis_tile if str(a.extent) == outer and a not in taken), None)
+        if bound is None:
+            raise Unsupported(f"the lengths of {name} vary with {outer}, over which the kernel has no rows")
+        return bound
+
     def segment_length(self, name: str) -> Tile:
         """The length of the segment here: the last one is shorter."""
         size, length = self.segments[name]
-        segment = self.tree.lists[name][-1]
-        if segment not in self.axis_tile:
-            count = str(size.quotient(length - 1, length))
-            segment = next(a for a in reversed(self.axis_tile) if str(a.extent) == count)
+        segment = self.axis_over(name, *self.tree.lists[name][-1])
         start = Tile(f"{self.axis_tile[segment].atom} * {length}", self.axis_tile[segment].dims)
         rest = combine("-", self.evaluate_size(size), start)
         return Tile(f"tl.maximum(tl.minimum({rest.text}, {length}), 0)", rest.dims)
