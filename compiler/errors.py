@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = f"{Path(__file__).parent.parent}/"
+_COMMAND_LINE = _PACKAGE + "runtime/cli.py"
 _STANDARD_LIBRARY = f"{sysconfig.get_path('stdlib')}/"
 
 
@@ -57,13 +58,14 @@ def user_source(outside: Any = None) -> Source | None:
         outside: an expression whose own place does not count, when the mistake is its caller's.
 
     Returns:
-        The place; None where there is none, as while foldfuse itself is imported.
+        The place; None where there is none, as while foldfuse itself is imported, and of what the command line does by
+        itself: the script that calls it is nothing that the user wrote.
     """
     frame = sys._getframe(1)
     while frame is not None:
         if not _is_ours(frame.f_code.co_filename):
             return Source(frame.f_code.co_filename, frame.f_lineno)
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        if frame.f_code.co_filename.startswith("<frozen importlib") or frame.f_code.co_filename == _COMMAND_LINE:
             return None
         caller = frame.f_back
         if frame.f_code.co_name == "__call__" and caller is not None and _is_ours(caller.f_code.co_filename):

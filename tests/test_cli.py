@@ -231,6 +231,13 @@ def test_compile(capsys, tmp_path, monkeypatch):
     assert {each.name for each in tmp_path.iterdir()} - {"__pycache__"} == {"model_sm_80", "models.py"}
 
 
+def test_places_are_the_users(capsys, tmp_path, answers):
+    """What nobody wrote, such as a sum over the batch, has no place: what calls the command line is none."""
+    _, out, _ = run(capsys, "compile", f"{FILE}:encoder", "--out", str(tmp_path / "kernels"))
+    assert "a sum over the outermost list" in out and f"{Path(FILE).name}:" in out
+    assert Path(__file__).name not in out
+
+
 def test_compile_hands_its_options_on(capsys, tmp_path, answers):
     out_folder = str(tmp_path / "kernels")
     options = ["--strategy", "streamed", "--dtype", "bf16", "--no-backward", "--target", "gfx942"]
